@@ -109,6 +109,8 @@ class Sample:
         image: reflectance or intensity in 0..1, any number of bands.
         key: unique name within its data set.
         truth: per dialogue, its masks at the image's own size; given for evaluation only.
+        unions: like ``truth``, but each mask is the union of everything in the image that has the target's class; the answer of
+            somebody who knows the class and nothing else. Given for evaluation only, where a data set knows every instance.
         georeference: for images that have one.
     """
 
@@ -117,6 +119,7 @@ class Sample:
     key: str
     frame: Frame
     truth: tuple[tuple[RLE, ...], ...] | None = None
+    unions: tuple[tuple[RLE, ...], ...] | None = None
     georeference: Georeference | None = None
 
 
@@ -133,6 +136,7 @@ class Batch:
         classes: the class name of each mask, None where unknown.
         keys, frames, georeferences: one per image.
         truth: each mask at its image's own size, in evaluation only; stays on the CPU.
+        unions: the same for the union of each target's class, where the data set knows every instance.
     """
 
     images: Float[Tensor, "b c h w"]
@@ -145,6 +149,7 @@ class Batch:
     keys: tuple[str, ...]
     frames: tuple[Frame, ...]
     truth: tuple[RLE, ...] | None = None
+    unions: tuple[RLE, ...] | None = None
     georeferences: tuple[Georeference | None, ...] = field(default=())
 
     def to(self, device: object, non_blocking: bool = False) -> Batch:

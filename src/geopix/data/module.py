@@ -1,0 +1,143 @@
+"""The data module: which samples each verb reads, in which order, on which rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from geopix.data.source import Source, collate
+from geopix.types import Batch, Sample
+
+Plan = Sequence[tuple[int, Mapping[str, float] | None]]
+"""From which training sample on which task mix holds: ``[(0, {"vqa": 1}), (20000, {"segment": 4, "vqa": 1})]``."""
+
+
+class _Planned(Dataset[Sample]):
+    """A source read by the number of the training sample, so that the mix and the image are functions of that number alone."""
+
+    def __init__(self, source: Source, plan: Plan, truth: bool) -> None:
+        self.source, self.plan, self.truth = source, plan, truth
+
+    def __getitem__(self, index: int) -> Sample:
+        mix = next((mix for start, mix in reversed(self.plan) if index >= start), None)
+        return self.source.sample(index if self.source.count is None else index % self.source.count, mix, truth=self.truth)
+
+
+class _Batches:
+    """Indices of a rank's batches. A resumed run starts at the batch after the last that was trained on; the length counts all of them."""
+
+    def __init__(self, total: int, size: int, rank: int, world: int, *, start: int = 0, drop_last: bool) -> None:
+        self.total, self.size, self.rank, self.world, self.start = total, size, rank, world, start
+        self.length = total // (size * world) if drop_last else -(-len(range(rank, total, world)) // size)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        mine = range(self.rank, self.total, self.world)
+        for batch in range(self.start, self.length):
+            yield list(mine[batch * self.size : (batch + 1) * self.size])
+
+
+class GeoPixData(LightningDataModule):
+    """Sources for each verb, read in batches. Training images come in the order of their number, rank by rank; nothing is padded or repeated in evaluation.
+
+    Args:
+        train: source to learn from.
+        val: source that choices are made on.
+        test: source that the final numbers come from.
+        predict: source of images with prompts to answer.
+        samples: images in one training epoch where no curriculum says so; sources with an end are read over and over.
+        batch_size: training images per step and rank.
+        eval_batch_size: images per step and rank elsewhere; as ``batch_size`` by default.
+        join: dialogues of one image that training asks in one go (see :func:`geopix.data.source.collate`).
+        num_workers: processes that prepare samples, per loader.
+
+    Raises:
+        ValueError: when a verb's source is missing, empty, or fails its check, or when bands of the sources differ.
+    """
+
+    def __init__(
+        self,
+        train: Source | None = None,
+        val: Source | None = None,
+        test: Source | None = None,
+        predict: Source | None = None,
+        *,
+        samples: int = 10_000,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        join: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.sources = {"train": train, "val": val, "test": test, "predict": predict}
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.join = join
+        self.num_workers = num_workers
+        self.samples = samples
+        self._plan: Plan = [(0, None)]
+
+    def follow(self, plan: Plan, samples: int) -> None:
+        """Take task mixes and the length of training from a curriculum."""
+        self._plan, self.samples = plan, samples
+
+    def setup(self, stage: str) -> None:
+        """Check the sources that a verb needs before anything is computed."""
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]
+        given = {name: source for name in needed if (source := self.sources[name]) is not None}
+        if needed[0] not in given:
+            raise ValueError(f"geopix {stage} needs data.{needed[0]}, which is not set; give it a source, such as geopix.data.scenes.Scenes.")
+        for name, source in given.items():
+            if source.count == 0:
+                raise ValueError(f"data.{name} is empty: {type(source).__name__} holds 0 images; check its path, split and filters.")
+            source.check()
+        if len({source.bands for source in given.values()}) > 1:
+            raise ValueError(f"the sources differ in bands: { {name: source.bands for name, source in given.items()} }; name the same bands in each.")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the training plan, from where the trainer stands."""
+        trainer = self.trainer
+        assert trainer is not None
+        world = trainer.world_size
+        if self.samples < self.batch_size * world:
+            raise ValueError(f"training has {self.samples} samples, fewer than one step of {self.batch_size} on each of {world} ranks; lower data.batch_size.")
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        batches = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done, drop_last=True)
+        return self._loader("train", batches, self._plan, join=self.join, truth=False)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """All of the validation source once, or nothing where there is none."""
+        return self._evaluation("val") if self.sources["val"] is not None else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """All of the test source once."""
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """All images to answer about, once."""
+        return self._evaluation("predict")
+
+    def _evaluation(self, name: str) -> DataLoader[Batch]:
+        source, trainer = self.sources[name], self.trainer
+        assert source is not None
+        assert trainer is not None
+        if source.count is None:
+            raise ValueError(f"data.{name} never ends: {type(source).__name__} needs a count for evaluation.")
+        batches = _Batches(source.count, self.eval_batch_size, trainer.global_rank, trainer.world_size, drop_last=False)
+        return self._loader(name, batches, [(0, None)], join=1, truth=name != "predict")
+
+    def _loader(self, name: str, batches: _Batches, plan: Plan, *, join: int, truth: bool) -> DataLoader[Batch]:
+        source = self.sources[name]
+        assert source is not None
+        return DataLoader(
+            _Planned(source, plan, truth),
+            batch_sampler=batches,
+            collate_fn=partial(collate, join=join),
+            num_workers=self.num_workers,
+            pin_memory=False,
+        )

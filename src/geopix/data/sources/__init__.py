@@ -1,0 +1,1 @@
+"""Converters from public formats to the JSONL of :mod:`geopix.data.instruct`."""

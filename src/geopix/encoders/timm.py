@@ -1,0 +1,264 @@
+"""Any backbone of timm as a vision encoder."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geopix.contracts import VisionEncoder
+
+_ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
+
+
+class TimmEncoder(VisionEncoder):
+    """Feature maps of any timm backbone: convolutional pyramids, hierarchical and plain transformers.
+
+    Maps are raw: no final norm is applied, class and register tokens are left out. Stages and blocks behind the last chosen level are removed, and
+    what still cannot reach a chosen map is frozen, so that every trainable parameter receives gradients. Images whose sides the largest stride does
+    not divide are padded at the bottom and right, after normalisation, with zeros, and the maps are cropped to ``ceil(side / stride)``.
+
+    Source: https://github.com/huggingface/pytorch-image-models (``forward_intermediates``).
+
+    Args:
+        name: a name of ``timm.list_models()``, with a pretrained tag where wanted, such as ``resnet18.a1_in1k``.
+        bands: bands of the images. With weights made for another number, timm adapts the first convolution: its input channels are summed for one
+            band, else repeated in turn and scaled by ``old / bands``.
+        levels: which maps to return, finest first, as indices into timm's ``feature_info`` (stages, or blocks of a plain transformer);
+            all of them when left out. Negative indices count from the end.
+        weights: ``"hub"`` for timm's own pretrained weights, or a file (.pt, .pth, .safetensors) with a state dict of the timm model or of a TimmEncoder.
+            Keys of the classifier are ignored, since no classifier is built; any other difference raises. None starts at random.
+        freeze: never train it; it then also stays in evaluation mode.
+        image_size: side of the square image that positions and windows are made for; the pretrained one when left out. Transformers read
+            other sizes too where timm can interpolate their positions. Convolutional networks read any size and refuse this argument.
+        mean: per band, subtracted from images in 0..1. When left out: those of the pretrained configuration, whose average is used for one band and which
+            are repeated in turn for more than three, like the weights.
+        std: per band, divides what is left; the same rule.
+        options: arguments of timm's model class that change its architecture, such as ``{layers: [1, 1, 1, 1], channels: [48, 96, 192, 192]}``.
+
+    Raises:
+        FileNotFoundError: when the weights file is not there.
+        ValueError: when timm does not know the name, the levels or the options, or when weights cannot be read or do not fit.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        bands: int = 3,
+        levels: Sequence[int] | None = None,
+        weights: str | Path | None = None,
+        freeze: bool = False,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if bands < 1:
+            raise ValueError(f"an encoder reads at least one band; found bands={bands}.")
+        config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+        if config is None:
+            similar = get_close_matches(name, timm.list_models(), n=5)
+            raise ValueError(f"timm {timm.__version__} knows no model {name!r}; similar names: {similar}. See timm.list_models().")
+        arguments, self._fixed_size = _size_arguments(name, config, image_size, options or {})
+        arguments |= {"in_chans": bands, "num_classes": 0}
+        state = None if weights is None or weights == "hub" else _read_state(Path(weights))
+        own = state is not None and all(key.startswith("net.") for key in state)
+        backbone = _random(name, arguments) if weights is None or own else _pretrained(name, arguments, state, config, bands, weights)
+        chosen = _levels(name, len(backbone.feature_info), levels)
+        self.channels = tuple(int(backbone.feature_info[level]["num_chs"]) for level in chosen)
+        self.strides = tuple(int(backbone.feature_info[level]["reduction"]) for level in chosen)
+        self._levels = backbone.prune_intermediate_layers(chosen, prune_norm=True, prune_head=True)
+        self.net = backbone
+        if own and state is not None:
+            _load_own(self, state, weights)
+        self.bands = bands
+        self.register_buffer("mean", _per_band("mean", mean, config.mean, bands), persistent=False)
+        self.register_buffer("std", _per_band("std", std, config.std, bands), persistent=False)
+        self.frozen = freeze
+        self._freeze_unreached(name)
+        if freeze:
+            self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> TimmEncoder:
+        """Training mode, unless frozen."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Maps of ``channels[i]`` channels and ``ceil(side / strides[i])`` cells, finest first.
+
+        Raises:
+            ValueError: when the number of bands is not the encoder's, or a backbone of one fixed size meets another.
+        """
+        _, bands, height, width = images.shape
+        if bands != self.bands:
+            raise ValueError(f"the encoder reads {self.bands} bands but the images have {bands}; set bands={bands} or change the data.")
+        if self._fixed_size is not None and (height, width) != (self._fixed_size, self._fixed_size):
+            raise ValueError(
+                f"this backbone reads {self._fixed_size} x {self._fixed_size} pixels only; found {height} x {width}. Set image_size, or resize the images."
+            )
+        stride = max(self.strides)
+        normal = ((images - self.mean.to(images)) / self.std.to(images)).to(self.mean.dtype)
+        padded = F.pad(normal, (0, -width % stride, 0, -height % stride))
+        maps = self.net.forward_intermediates(padded, indices=self._levels, norm=False, output_fmt="NCHW", intermediates_only=True)
+        return [level[..., : -(-height // step), : -(-width // step)] for level, step in zip(maps, self.strides, strict=True)]
+
+    def _freeze_unreached(self, name: str) -> None:
+        """Runs one small image: parameters that no map depends on are frozen, and what timm states of widths and strides is checked."""
+        self.eval()
+        side = self._fixed_size or -(-32 // max(self.strides)) * max(self.strides)
+        with torch.enable_grad():
+            maps = self(torch.zeros(1, self.bands, side, side, device=self.mean.device))
+        found = [(level.shape[1], level.shape[2]) for level in maps]
+        stated = [(channels, side // stride) for channels, stride in zip(self.channels, self.strides, strict=True)]
+        if found != stated:
+            raise ValueError(f"timm states (channels, rows) {stated} for {name!r} at {side} pixels, but it gave {found}; choose other levels or options.")
+        reached = _reached(maps)
+        for parameter in self.parameters():
+            if id(parameter) not in reached:
+                parameter.requires_grad_(False)
+
+
+def _size_arguments(name: str, config: Any, image_size: int | None, options: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """Arguments with which the backbone reads any size where it can, and the only size it reads where it cannot."""
+    if not config.fixed_input_size:
+        if image_size is not None:
+            raise ValueError(f"{name!r} reads images of any size: leave out image_size (found {image_size}).")
+        return dict(options), None
+    side = int(image_size or options.get("img_size") or config.input_size[-1])
+    base = options if image_size is None else {**options, "img_size": image_size}
+    for extra in _ANY_SIZE:
+        with torch.device("meta"):
+            if _accepts(name, {**base, **extra}):
+                return {**extra, **base}, None
+    return dict(base), side
+
+
+def _accepts(name: str, arguments: dict[str, Any]) -> bool:
+    try:
+        timm.create_model(name, **arguments)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error):
+            return False
+        raise
+    return True
+
+
+def _random(name: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return timm.create_model(name, **arguments)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"timm cannot build {name!r} with {arguments}: {error}. Check the encoder's options.") from error
+
+
+def _pretrained(
+    name: str, arguments: dict[str, Any], state: dict[str, Tensor] | None, config: Any, bands: int, weights: str | Path | None
+) -> Any:
+    """The whole backbone with weights of the hub, or of a file as a strict load: timm renames, inflates and resizes what it knows how to."""
+    stems = [config.first_conv] if isinstance(config.first_conv, str) else list(config.first_conv or [])
+    plain = _random(name, arguments)
+    modules = dict(plain.named_modules())
+    shapes = None if state is None else {key: value.shape for key, value in state.items()}
+    if bands != config.input_size[0]:
+        for stem in stems:
+            fits = shapes is not None and shapes.get(f"{stem}.weight") == modules[stem].weight.shape
+            if not fits and not (isinstance(modules[stem], nn.Conv2d) and modules[stem].in_channels == bands):
+                raise ValueError(f"weights of {name!r} for {config.input_size[0]} bands cannot be adapted to {bands}: its first layer is {modules[stem]}.")
+    if state is None:
+        try:
+            return timm.create_model(name, pretrained=True, **arguments)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"cannot load timm's weights of {name!r}: {error} Check the connection and the architecture options, or give a file as weights."
+            ) from error
+    heads = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or [])
+    kept = {key: value for key, value in state.items() if not key.startswith(tuple(f"{head}." for head in heads))}
+    overlay = {"state_dict": kept, "source": "", "classifier": None}
+    try:
+        model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"{weights} does not fit {name!r}: {_differences(plain.state_dict(), kept) or error}.") from error
+    model.pretrained_cfg.pop("state_dict")
+    return model
+
+
+def _load_own(encoder: TimmEncoder, state: dict[str, Tensor], weights: str | Path | None) -> None:
+    differences = _differences(encoder.state_dict(), state)
+    if differences:
+        raise ValueError(f"{weights}, written by a TimmEncoder, does not fit this one: {differences}. Give the same name, bands, levels and options.")
+    encoder.load_state_dict(state)
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    shapes = {key: f"{key} {tuple(found[key].shape)} for {tuple(value.shape)}" for key, value in expected.items() if key in found}
+    lists = {
+        "missing keys": [key for key in expected if key not in found],
+        "unexpected keys": [key for key in found if key not in expected],
+        "mismatched shapes": [shapes[key] for key, value in expected.items() if key in found and found[key].shape != value.shape],
+    }
+    return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}" for kind, keys in lists.items() if keys)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, out of its wrapper if it has one of the usual ones."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}; give a .pt, .pth or .safetensors file, or 'hub'.")
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            raise ValueError(f"{path} is a git-lfs pointer, not the weights themselves; run `git lfs pull` where it was cloned.")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"cannot read weights from {path}: {error}. Expected a state dict of tensors as .pt, .pth or .safetensors.") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict: expected names with tensors, found {type(state).__name__}.")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _levels(name: str, count: int, levels: Sequence[int] | None) -> list[int]:
+    chosen = list(range(count)) if levels is None else [level + count if level < 0 else level for level in levels]
+    if not chosen or chosen != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < count:
+        raise ValueError(f"levels of {name!r} are 0 to {count - 1}, ascending, each once, at least one; found {list(levels or [])}.")
+    return chosen
+
+
+def _per_band(what: str, given: Sequence[float] | None, pretrained: Sequence[float], bands: int) -> Float[Tensor, "c 1 1"]:
+    if given is None:
+        given = [sum(pretrained) / len(pretrained)] if bands == 1 else [pretrained[band % len(pretrained)] for band in range(bands)]
+    if len(given) != bands:
+        raise ValueError(f"{what} needs one number per band, {bands}; found {list(given)}.")
+    return torch.tensor([float(value) for value in given]).view(-1, 1, 1)
+
+
+def _reached(outputs: Sequence[Tensor]) -> set[int]:
+    """Ids of the leaf tensors that the outputs depend on, read off the graph without a backward pass."""
+    waiting: list[Any] = [output.grad_fn for output in outputs]
+    seen: set[Any] = set()
+    leaves: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::AccumulateGrad":
+            leaves.add(id(node.variable))
+        waiting.extend(parent for parent, _ in node.next_functions)
+    return leaves

@@ -1,0 +1,279 @@
+"""Any causal language model of the transformers library, from weights or from a config alone, with LoRA where asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from geopix.contracts import LanguageModel
+from geopix.llms.template import Chat
+from geopix.types import Tokens, Turn
+
+Setting = bool | int | float | str | list[int] | list[str] | dict[str, bool | int | float | str] | None
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_AFTER_HEAD = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1, "lm_head_multiplier": 1}
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685) on named linear layers of the language model alone.
+
+    The base is frozen. The rows of the segmentation tokens are trained as well, in the embedding and in the head. Defaults are those of
+    LISA and PixelLM.
+
+    Args:
+        rank: of each update.
+        alpha: the update is scaled by ``alpha / rank``.
+        dropout: of the adapters' input, in training.
+        targets: names of linear layers, in every block.
+    """
+
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+class HFLanguageModel(LanguageModel):
+    """A causal language model of the transformers library (https://github.com/huggingface/transformers).
+
+    Without LoRA all of it is trained. Models whose logits are scaled or capped after the head (Gemma 2, Cohere, Granite) are refused.
+
+    Args:
+        source: a folder or hub name with weights, or a config with ``model_type`` for random weights, such as
+            ``{model_type: llama, hidden_size: 128, intermediate_size: 384, num_hidden_layers: 4, num_attention_heads: 4}``;
+            the size of the vocabulary is filled in.
+        tokenizer: one that is ready, or a folder or hub name; None takes the one of ``source``. Special tokens are added to it.
+        seg_tokens: how many tokens one ``[SEG]`` becomes: ``[SEG0]``, ``[SEG1]`` and so on. GeoPix has 6, 3 for each of 2 levels.
+        lora: train adapters instead of all weights.
+        system: system message of every dialogue; empty for the template's own, or none.
+        template: Jinja chat template in place of the tokenizer's own. A tokenizer without one gets ``USER: prompt ASSISTANT: answer</s>``.
+        max_length: most tokens of a dialogue, visual tokens included; a longer one is an error, never cut.
+        dtype: of the weights as they are built. A frozen 7B base fits one GPU as bfloat16; LoRA's weights are float32 all the same.
+        gradient_checkpointing: compute activations twice to hold fewer of them in training.
+
+    Raises:
+        ValueError: when weights are missing or incomplete, or the tokenizer, the template or the config cannot be used.
+    """
+
+    def __init__(
+        self,
+        source: dict[str, Setting] | str | Path,
+        *,
+        tokenizer: PreTrainedTokenizerBase | str | None = None,
+        seg_tokens: int = 6,
+        lora: LoRA | None = None,
+        system: str = "",
+        template: str | None = None,
+        max_length: int = 2048,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.chat = Chat(_tokenizer(tokenizer, source), seg_tokens=seg_tokens, system=system, template=template)
+        self.seg_ids, self.image_id, self.max_length = self.chat.seg_ids, self.chat.image_id, max_length
+        self.lm: PreTrainedModel = _random(source, self.chat, _DTYPES[dtype]) if isinstance(source, dict) else _pretrained(str(source), _DTYPES[dtype])
+        _refuse_work_after_head(self.lm.config)
+        if self.lm.get_input_embeddings().weight.shape[0] < self.chat.num_tokens:
+            self.lm.resize_token_embeddings(self.chat.num_tokens, mean_resizing=False)
+        self.dim: int = self.lm.get_input_embeddings().weight.shape[1]
+        if gradient_checkpointing:
+            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        if lora is not None:
+            _adapt(self.lm, lora, self.seg_ids)
+
+    def tokenize(self, dialogues: Sequence[Sequence[Turn]], num_visual: int, *, ask: bool = False) -> Tokens:
+        """Ids of the dialogues, left-padded, on the CPU. Labels cover answers and the token that ends each.
+
+        Raises:
+            ValueError: for a dialogue without turns or longer than ``max_length``, and for an empty answer unless it is asked for.
+        """
+        rows: list[tuple[list[int], list[int]]] = []
+        for index, turns in enumerate(dialogues):
+            try:
+                row = self.chat.ids(turns, num_visual, ask=ask)
+            except ValueError as error:
+                raise ValueError(f"dialogue {index} of the batch: {error}") from error
+            if not turns or len(row[0]) > self.max_length:
+                raise ValueError(
+                    f"dialogue {index} of the batch: found {len(turns)} turns and {len(row[0])} tokens, {num_visual} of them visual; expected at least 1 turn "
+                    f"and at most max_length = {self.max_length} tokens. Shorten it, use a connector with fewer visual tokens, or raise max_length."
+                )
+            rows.append(row)
+        longest = max((len(ids) for ids, _ in rows), default=0)
+        ids = torch.full((len(rows), longest), self.chat.pad_id)
+        labels = torch.full_like(ids, -100)
+        attend = torch.zeros_like(ids, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            start = longest - len(row[0])
+            ids[index, start:], labels[index, start:], attend[index, start:] = torch.tensor(row[0]), torch.tensor(row[1]), True
+        return Tokens(ids, labels, attend)
+
+    def embed(self, ids: Int[Tensor, "q s"]) -> Float[Tensor, "q s d"]:
+        """Input embeddings of ids. What a model does to them inside (Gemma scales them) it does to visual tokens as well."""
+        return self.lm.get_input_embeddings()(ids)
+
+    def forward(self, embeds: Float[Tensor, "q s d"], attend: Bool[Tensor, "q s"]) -> Float[Tensor, "q s d"]:
+        """States of the last layer, after its norm; positions are counted from ``attend``."""
+        return self._states(embeds, attend, None)
+
+    def head(self, states: Float[Tensor, "a d"]) -> Float[Tensor, "a v"]:
+        """Logits of the next token."""
+        return self.lm.get_output_embeddings()(states)
+
+    @torch.no_grad()
+    def generate(
+        self, embeds: Float[Tensor, "q s d"], attend: Bool[Tensor, "q s"], max_new_tokens: int
+    ) -> tuple[Int[Tensor, "q t"], Float[Tensor, "q _ d"]]:
+        """Greedy answers, all rows at once with one cache of keys and values; stops when the last row has ended.
+
+        Dropout and checkpointing are off meanwhile. Each new token is run once, the last one too, so that it has its own state.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens: found {max_new_tokens}, expected at least 1.")
+        was_training = self.training
+        self.eval()
+        cache, stop = DynamicCache(config=self.lm.config), torch.tensor(sorted(self.chat.stop_ids), device=embeds.device)
+        ended = torch.zeros(len(embeds), dtype=torch.bool, device=embeds.device)
+        states, ids = [self._states(embeds, attend, cache)[:, -1]], []
+        for _ in range(max_new_tokens):
+            ids.append(self.head(states[-1]).argmax(-1).masked_fill(ended, self.chat.pad_id))
+            attend = torch.cat([attend, attend.new_ones(len(attend), 1)], 1)
+            states.append(self._states(self.embed(ids[-1][:, None]), attend, cache)[:, -1])
+            ended = ended | torch.isin(ids[-1], stop)
+            if ended.all():
+                break
+        self.train(was_training)
+        return torch.stack(ids, 1), torch.stack(states, 1)
+
+    def decode(self, ids: Int[Tensor, "q t"]) -> list[str]:
+        """Text of generated ids up to their end, without white space at both ends."""
+        return [self.chat.decode(row) for row in ids.tolist()]
+
+    def get_extra_state(self) -> dict[str, str | int]:
+        """What the tokenizer is, for checkpoints: its size and a digest of its vocabulary and of the template's text."""
+        vocabulary = sorted(self.chat.tokenizer.get_vocab().items())
+        text = json.dumps([vocabulary, self.chat.template, self.chat.system, self.seg_ids])
+        return {"tokens": len(vocabulary), "seg_tokens": len(self.seg_ids), "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+    def set_extra_state(self, state: Mapping[str, str | int]) -> None:
+        """Refuses a checkpoint of another tokenizer: its ids would mean other words.
+
+        Raises:
+            ValueError: naming both.
+        """
+        mine = self.get_extra_state()
+        if dict(state) != mine:
+            raise ValueError(
+                f"checkpoint: it was trained with another tokenizer, chat template or number of segmentation tokens: found {dict(state)}, expected {mine} "
+                "as this language model was built. Build it as it was in training: same source, tokenizer or corpus, seg_tokens, system and template."
+            )
+
+    def _states(self, embeds: Tensor, attend: Tensor, cache: DynamicCache | None) -> Tensor:
+        positions = (attend.long().cumsum(1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
+        base = self.lm.base_model
+        return base(
+            inputs_embeds=embeds.to(self.lm.dtype), attention_mask=attend, position_ids=positions, past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
+
+
+def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | None, source: dict[str, Setting] | str | Path) -> PreTrainedTokenizerBase:
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer
+    if tokenizer is None and isinstance(source, dict):
+        raise ValueError("tokenizer: found none, and a config as source has none of its own; give one, such as geopix.llms.tokenizer.train_tokenizer.")
+    name = str(tokenizer or source)
+    _check_folder(name)
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"tokenizer: {name!r} cannot be read: {_line(error)}. {_next_step(name)}") from error
+
+
+def _random(source: dict[str, Setting], chat: Chat, dtype: torch.dtype) -> PreTrainedModel:
+    """A model with random weights, from its config."""
+    settings = dict(source)
+    kind = settings.pop("model_type", None)
+    if not isinstance(kind, str) or "vocab_size" in settings:
+        raise ValueError(f"source: expected a config with model_type and without vocab_size, which the tokenizer tells; found {source}.")
+    tokenizer = chat.tokenizer
+    special = {"pad_token_id": chat.pad_id, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    try:
+        config = AutoConfig.for_model(kind, **{**special, **settings, "vocab_size": chat.num_tokens})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"source: no config of model_type {kind!r} can be made from {settings}: {_line(error)}") from error
+    unknown = sorted(set(settings) - set(type(config)().to_dict()) - set(config.attribute_map) - {"rope_theta", "rope_scaling"})
+    if unknown:
+        raise ValueError(f"source: a config of model_type {kind!r} has no {', '.join(unknown)}; it would be ignored. Correct the name or remove it.")
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+
+
+def _pretrained(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model with all of its weights, from a folder or the hub."""
+    _check_folder(name)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="sdpa", output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ValueError(f"source: no language model could be read from {name!r}: {_line(error)}. {_next_step(name)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"source: the weights in {name!r} lack {len(missing)} of the tensors of {type(model).__name__}, such as {missing[0]}; they would be random. "
+            "Expected the complete weights of a causal language model; for a multi-modal checkpoint, export its language model first."
+        )
+    return model
+
+
+def _check_folder(name: str) -> None:
+    """Finds what is wrong with a local folder before the library is asked, whose messages speak of the hub."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or folder.is_absolute() or name.startswith((".", "~")):
+            raise ValueError(f"source: {name!r} is not a folder; expected one with config.json, weights and tokenizer.json, or a hub name such as owner/name.")
+        return
+    pointers = [file.name for file in sorted(folder.iterdir()) if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs")]
+    if pointers:
+        raise ValueError(f"source: {', '.join(pointers)} in {name!r} are pointers of git-lfs, not the files themselves; run `git lfs pull` in that folder.")
+
+
+def _next_step(name: str) -> str:
+    if Path(name).expanduser().is_dir():
+        return "Expected config.json, weights as *.safetensors and tokenizer files; check that the download is complete."
+    return f"It is neither a local folder nor in the local cache; with a network run `hf download {name}`, or give the path of a folder."
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _refuse_work_after_head(config: PreTrainedConfig) -> None:
+    settings = config.to_dict()
+    found = {name: settings[name] for name, neutral in _AFTER_HEAD.items() if settings.get(name) not in (None, neutral)}
+    if found:
+        raise ValueError(f"source: {config.model_type} changes logits after its head ({found}), so the loss would be wrong. Use another model.")
+
+
+def _adapt(lm: PreTrainedModel, lora: LoRA, seg_ids: tuple[int, ...]) -> None:
+    """Freezes the model and adds adapters, and trainable rows for new tokens on both sides; tied sides share theirs."""
+    embedding, head = lm.get_input_embeddings(), lm.get_output_embeddings()
+    sides: list[nn.Module] = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
+    rows = {name.rpartition(".")[2]: list(seg_ids) for name, module in lm.named_modules() if any(module is side for side in sides)}
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets), trainable_token_indices=rows
+    )
+    try:
+        inject_adapter_in_model(config, lm)
+    except ValueError as error:
+        names = sorted({name.rpartition(".")[2] for name, module in lm.base_model.named_modules() if isinstance(module, nn.Linear)})
+        raise ValueError(f"lora.targets: {list(lora.targets)} cannot be adapted in {type(lm).__name__}: expected some of {names}. {_line(error)}") from error

@@ -1,0 +1,225 @@
+"""The model: encoder -> connector -> language model -> ``[SEG]`` states -> mask decoder (+ memory) -> masks.
+
+Read top to bottom: ``encode`` once per image, then ``forward`` over finished dialogues or ``generate`` over questions.
+Both end in ``gather_seg`` and ``_draw``, so a mask is drawn one way only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from geopix.contracts import ConnectorFactory, LanguageModel, MaskDecoderFactory, MemoryFactory, VisionEncoder
+from geopix.types import SEG, Batch, Drawing, Output, Prediction, Tokens, Turn
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Images as the model has seen them: computed once, asked about many times.
+
+    Args:
+        features: maps for the mask decoder, finest first.
+        visual: visual tokens for the language model.
+    """
+
+    features: list[Float[Tensor, "b _ _ _"]]
+    visual: Float[Tensor, "b n d"]
+
+
+def gather_seg(
+    ids: Int[Tensor, "q t"], hidden: Float[Tensor, "q t+1 d"], seg_ids: Sequence[int], own_state: bool
+) -> tuple[Float[Tensor, "m k d"], Int[Tensor, " m"]]:
+    """States of every complete run of segmentation tokens, with the row that each stands in.
+
+    State i predicts id i and state i + 1 is id i's own, so one function serves a finished text and a text being generated.
+    Incomplete runs are skipped.
+
+    Args:
+        seg_ids: the k ids that one ``[SEG]`` becomes, in order.
+        own_state: take each token's own state instead of the one that predicts it (LISA and GeoPix take the latter).
+    """
+    k = len(seg_ids)
+    if ids.shape[1] < k:
+        return hidden.new_zeros(0, k, hidden.shape[2]), ids.new_zeros(0)
+    runs = (ids.unfold(1, k, 1) == ids.new_tensor(seg_ids)).all(-1)
+    row, start = runs.nonzero(as_tuple=True)
+    position = start[:, None] + torch.arange(k, device=ids.device) + int(own_state)
+    return hidden[row[:, None], position], row
+
+
+@final
+class GeoPixModel(nn.Module):
+    """A pixel-level vision-language model (GeoPix, arXiv 2501.06828), composed of parts. The only place where widths meet.
+
+    Args:
+        encoder: reads the image; its last map goes through the connector to the language model.
+        connector: class or partial of one; built with the encoder's last width and the language model's width.
+        llm: writes the answer; the states of its segmentation tokens are the prompts of the mask decoder.
+        decoder: class or partial of one; built with the drawing encoder's widths and the language model's width.
+        memory: class or partial of one, for the decoder's second look; None for none.
+        pixel_encoder: draws instead of ``encoder`` where given: read with one, draw with another (LISA, GeoPixel).
+        own_state: prompt the decoder with each segmentation token's own state, instead of the state that predicts it.
+
+    Raises:
+        ValueError: when two encoders read different bands, or the decoder reads another number of tokens per mask than one ``[SEG]`` becomes.
+    """
+
+    def __init__(
+        self,
+        encoder: VisionEncoder,
+        connector: ConnectorFactory,
+        llm: LanguageModel,
+        decoder: MaskDecoderFactory,
+        memory: MemoryFactory | None = None,
+        pixel_encoder: VisionEncoder | None = None,
+        own_state: bool = False,
+    ) -> None:
+        super().__init__()
+        drawing = pixel_encoder or encoder
+        if drawing.bands != encoder.bands:
+            raise ValueError(f"encoder reads {encoder.bands} bands but pixel_encoder {drawing.bands}; both see the same image, so give both the same bands.")
+        self.encoder = encoder
+        self.connector = connector(encoder.channels[-1], llm.dim)
+        self.llm = llm
+        self.decoder = decoder(drawing.channels, llm.dim)
+        self.memory = memory(self.decoder.memory_channels, llm.dim) if memory is not None else None
+        self.pixel_encoder = pixel_encoder
+        self.own_state = own_state
+        if self.decoder.num_tokens not in (None, len(llm.seg_ids)):
+            raise ValueError(
+                f"{type(self.decoder).__name__} reads {self.decoder.num_tokens} segmentation tokens per mask but one {SEG} becomes {len(llm.seg_ids)}; "
+                f"set the language model's seg_tokens to {self.decoder.num_tokens}, or change the decoder's levels or tokens_per_level."
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The memory's vocabulary; empty without a memory."""
+        return self.memory.classes if self.memory is not None else ()
+
+    def encode(self, images: Float[Tensor, "b c h w"]) -> Encoded:
+        """See images once.
+
+        Raises:
+            ValueError: when they have another number of bands than the encoder reads.
+        """
+        if images.shape[1] != self.encoder.bands:
+            raise ValueError(
+                f"the data gives {images.shape[1]} bands but the encoder reads {self.encoder.bands}; "
+                f"name the bands in the data (data.*.bands) or set the encoder's bands to {images.shape[1]}."
+            )
+        features = self.encoder(images)
+        visual = self.connector(features[-1])
+        return Encoded(self.pixel_encoder(images) if self.pixel_encoder is not None else features, visual)
+
+    def forward(self, batch: Batch, named: Bool[Tensor, " m"] | None = None) -> Output:
+        """Read finished dialogues and draw every ``[SEG]`` in their answers.
+
+        Args:
+            named: the masks whose class name the memory is told; none of them by default.
+
+        Raises:
+            ValueError: when the answers hold another number of ``[SEG]`` than the batch has masks.
+        """
+        seen = self.encode(batch.images)
+        tokens = self._tokenize(batch.dialogues, seen, ask=False)
+        hidden = self.llm(self._embed(tokens, seen, batch.image_index), tokens.attend)
+        prompts, dialogue_index = gather_seg(tokens.ids[:, 1:], hidden, self.llm.seg_ids, self.own_state)
+        if not torch.equal(dialogue_index, batch.dialogue_index):
+            raise ValueError(
+                f"the answers of the batch hold {len(dialogue_index)} {SEG} but it has {len(batch.dialogue_index)} masks, or they belong to other dialogues; "
+                f"keys {batch.keys}. One {SEG} per mask, in order."
+            )
+        class_ids = self._class_ids(batch.classes)
+        told = torch.full_like(class_ids, -1) if named is None else torch.where(named, class_ids, -1)
+        drawing = self._draw(seen, prompts, dialogue_index, batch.image_index, told)
+        answered = tokens.labels[:, 1:] != -100
+        return Output(self.llm.head(hidden[:, :-1][answered]), tokens.labels[:, 1:][answered], drawing, class_ids)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        seen: Encoded,
+        prompts: Sequence[Sequence[str]],
+        image_index: Int[Tensor, " q"],
+        *,
+        max_new_tokens: int = 128,
+        classes: Sequence[Sequence[str | None]] | None = None,
+    ) -> Prediction:
+        """Answer questions in words and masks. Later turns see the model's own earlier answers.
+
+        Args:
+            prompts: the questions of each dialogue, oldest first.
+            image_index: which of the seen images each dialogue is about.
+            max_new_tokens: longest answer of a turn, in tokens.
+            classes: class names of each dialogue's masks in order, where the asker knows them; unknown by default.
+        """
+        answers: list[list[str]] = [[] for _ in prompts]
+        states, owners = [seen.visual.new_zeros(0, len(self.llm.seg_ids), self.llm.dim)], [image_index.new_zeros(0)]
+        for turn in range(max((len(questions) for questions in prompts), default=0)):
+            asking = [row for row, questions in enumerate(prompts) if turn < len(questions)]
+            dialogues = [(*map(Turn, prompts[row][:turn], answers[row]), Turn(prompts[row][turn])) for row in asking]
+            tokens = self._tokenize(dialogues, seen, ask=True)
+            rows = image_index.new_tensor(asking)
+            ids, hidden = self.llm.generate(self._embed(tokens, seen, image_index[rows]), tokens.attend, max_new_tokens)
+            for row, answer in zip(asking, self.llm.decode(ids), strict=True):
+                answers[row].append(answer)
+            state, row_index = gather_seg(ids, hidden, self.llm.seg_ids, self.own_state)
+            states.append(state)
+            owners.append(rows[row_index])
+        dialogue_index, order = torch.cat(owners).sort(stable=True)
+        told = self._class_ids(_names_in_order(dialogue_index.tolist(), classes))
+        drawing = self._draw(seen, torch.cat(states)[order], dialogue_index, image_index, told)
+        return Prediction(tuple(map(tuple, answers)), drawing)
+
+    def _draw(
+        self,
+        seen: Encoded,
+        prompts: Float[Tensor, "m k d"],
+        dialogue_index: Int[Tensor, " m"],
+        image_of: Int[Tensor, " q"],
+        class_ids: Int[Tensor, " m"],
+    ) -> Drawing:
+        """Masks of all prompts: the one way from states to masks, for training and answering."""
+        image_index = image_of[dialogue_index]
+        if self.memory is None:
+            return replace(self.decoder(seen.features, prompts, image_index), dialogue_index=dialogue_index)
+        memory = self.memory
+
+        def recall(features: Tensor, image_index: Tensor, mask_logits: Tensor, level: int) -> Tensor:
+            return memory(features, image_index, mask_logits, level, prompts=prompts, class_ids=class_ids)
+
+        drawing = self.decoder(seen.features, prompts, image_index, recall)
+        return replace(drawing, dialogue_index=dialogue_index, class_logits=memory.classify(prompts))
+
+    def _tokenize(self, dialogues: Sequence[Sequence[Turn]], seen: Encoded, *, ask: bool) -> Tokens:
+        tokens = self.llm.tokenize(dialogues, seen.visual.shape[1], ask=ask)
+        device = seen.visual.device
+        return Tokens(tokens.ids.to(device), tokens.labels.to(device), tokens.attend.to(device))
+
+    def _embed(self, tokens: Tokens, seen: Encoded, image_index: Int[Tensor, " q"]) -> Float[Tensor, "q s d"]:
+        """Input embeddings with the visual tokens put where the placeholders stand."""
+        place = tokens.ids == self.llm.image_id
+        visual = seen.visual[image_index]
+        if not (place.sum(1) == visual.shape[1]).all():
+            raise ValueError(f"an image gives {visual.shape[1]} visual tokens but the dialogues hold {place.sum(1).tolist()} places for them.")
+        embeds = self.llm.embed(tokens.ids)
+        return embeds.masked_scatter(place[..., None], visual.to(embeds.dtype))
+
+    def _class_ids(self, names: Sequence[str | None]) -> Int[Tensor, " m"]:
+        """Rows of the memory's vocabulary; -1 for a name that is unknown, which is never an error."""
+        row = {name: index for index, name in enumerate(self.classes)}
+        device = next(self.parameters()).device
+        return torch.tensor([-1 if name is None else row.get(name, -1) for name in names], dtype=torch.long, device=device)
+
+
+def _names_in_order(dialogue_index: Sequence[int], classes: Sequence[Sequence[str | None]] | None) -> list[str | None]:
+    """The class name of each drawn mask: the j-th mask of a dialogue has its j-th name, or none."""
+    if classes is None:
+        return [None] * len(dialogue_index)
+    left = [list(names) for names in classes]
+    return [left[row].pop(0) if left[row] else None for row in dialogue_index]

@@ -1,0 +1,310 @@
+"""What ``geopix predict`` leaves in a folder: answers and masks as JSONL, pictures, and GeoTIFF and GeoJSON where the image has a place on earth."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import numpy as np
+import rasterio
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from rasterio import Affine
+from rasterio.crs import CRS
+from rasterio.features import shapes
+from rasterio.warp import transform_geom
+from torch import Tensor
+
+from geopix.pictures import overlay
+from geopix.rle import encode_rle
+from geopix.types import RLE, SEG, Georeference
+
+ANSWERS = "answers.jsonl"
+
+Status = Literal["ok", "no_mask", "empty_mask"]
+"""``no_mask``: the answer has no ``[SEG]``. ``empty_mask``: it has, but at least one of its masks holds no pixel."""
+
+Ring = list[list[float]]
+
+
+class Polygon(TypedDict):
+    """A GeoJSON polygon: the outer ring counterclockwise, then its holes clockwise; each point is longitude, latitude."""
+
+    type: Literal["Polygon"]
+    coordinates: list[Ring]
+
+
+class Feature(TypedDict):
+    """A GeoJSON feature."""
+
+    type: Literal["Feature"]
+    properties: dict[str, str | int]
+    geometry: Polygon
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question about an image, what was answered and what was drawn. A dialogue of several turns is several of these.
+
+    Args:
+        masks: at the image's own size, one per ``[SEG]`` of the answer, in order.
+        labels: a short name for each mask; by default the prompt, numbered where it has several masks.
+        scores: a confidence for each mask, such as its highest probability; may be left out.
+
+    Raises:
+        ValueError: when masks, ``[SEG]``, labels and scores differ in number.
+    """
+
+    prompt: str
+    answer: str
+    masks: Bool[Tensor, "m h w"]
+    labels: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        written = self.answer.count(SEG)
+        if written != len(self.masks):
+            raise ValueError(f"the answer {self.answer!r} holds {written} {SEG} but {len(self.masks)} masks were drawn; give one mask per {SEG}.")
+        for name, values in (("labels", self.labels), ("scores", self.scores)):
+            if values and len(values) != len(self.masks):
+                raise ValueError(f"{len(values)} {name} for {len(self.masks)} masks of {self.prompt!r}; give one per mask or none at all.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A label for each mask, always."""
+        if self.labels:
+            return self.labels
+        return (self.prompt,) if len(self.masks) == 1 else tuple(f"{self.prompt} ({i})" for i in range(1, len(self.masks) + 1))
+
+    @property
+    def status(self) -> Status:
+        """Whether there is a mask to look at."""
+        if not len(self.masks):
+            return "no_mask"
+        return "ok" if bool(self.masks.flatten(1).any(1).all()) else "empty_mask"
+
+
+def split_turns(prompts: Sequence[str], answers: Sequence[str], masks: Bool[Tensor, "m h w"]) -> tuple[Answered, ...]:
+    """A dialogue of several turns as one :class:`Answered` per turn; the masks are dealt out by the ``[SEG]`` of each answer."""
+    ends = np.cumsum([answer.count(SEG) for answer in answers]).tolist()
+    starts = [0, *ends[:-1]]
+    ends[-1] = len(masks)  # a surplus is refused by the last turn rather than dropped here
+    return tuple(Answered(p, a, masks[i:j]) for p, a, i, j in zip(prompts, answers, starts, ends, strict=True))
+
+
+class AnswerWriter:
+    """Writes what was answered and drawn, image by image, into a folder.
+
+    Per image: one line of ``answers.jsonl`` and ``<key>.png``, a picture with legend. For an image with a georeference and at least one
+    mask also ``<key>.tif``, one 0/1 band per mask in the image's own CRS and grid, and ``<key>.geojson``, its polygons in WGS84. The
+    number of a mask is the same everywhere: in the picture, as band of the GeoTIFF, and as ``index`` in JSONL and GeoJSON; it counts from 1.
+
+    Every line is written out at once, so a run that is killed keeps what it has.
+
+    Args:
+        folder: made when it does not exist.
+        overwrite: delete the files that an earlier run listed in ``answers.jsonl``. Files of other origin are never replaced.
+
+    Raises:
+        ValueError: when the folder holds the answers of another run and ``overwrite`` is False.
+    """
+
+    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        self.counts: Counter[Status] = Counter()
+        """How many answers had each status so far."""
+        self._names: dict[str, str] = {}
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file, but answers need a folder; choose another with --output.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        index = self.folder / ANSWERS
+        if index.exists() and index.stat().st_size:
+            if not overwrite:
+                raise ValueError(
+                    f"{index} holds the answers of an earlier run, which are not overwritten; choose another folder with --output, or say overwrite=True."
+                )
+            for name in _listed(index):
+                (self.folder / name).unlink(missing_ok=True)
+        index.write_text("")
+
+    def write(
+        self,
+        key: str,
+        image: UInt8[np.ndarray, "h w 3"],
+        answered: Sequence[Answered],
+        *,
+        source: Path | None = None,
+        georeference: Georeference | None = None,
+    ) -> dict[str, Path]:
+        """Writes one image's answers.
+
+        Args:
+            key: unique in this run; what cannot stand in a file name is replaced (``/`` by ``__``).
+            image: as shown in the picture, at its own size.
+            answered: each question about it.
+            source: the image's file, named in the JSONL.
+            georeference: of the image, where it has one.
+
+        Returns:
+            The files written, by kind: picture, masks, vectors.
+
+        Raises:
+            ValueError: for a key that was written before, masks of another size than the image, or a file that is not this run's to replace.
+        """
+        size = image.shape[:2]
+        for one in answered:
+            if tuple(one.masks.shape[1:]) != size:
+                raise ValueError(f"masks of {tuple(one.masks.shape[1:])} rows and columns for the image {key!r} of {size}; bring them to its own size first.")
+        masks = torch.cat([torch.zeros(0, *size, dtype=torch.bool), *(one.masks.detach().cpu() for one in answered)])
+        labels = [name for one in answered for name in one.names]
+        prompts = [one.prompt for one in answered for _ in one.masks]
+        kinds = {"picture": ".png"}
+        if georeference is not None and len(masks):
+            kinds["masks"] = ".tif"
+            if _on_earth(georeference):
+                kinds["vectors"] = ".geojson"
+            else:
+                warnings.warn(f"{key} has a grid but no CRS that leads to the earth: its masks are written as GeoTIFF, not as GeoJSON.", stacklevel=2)
+        files = self._claim(key, kinds)
+
+        picture = overlay(image, masks.numpy(), labels, [(one.prompt, one.answer) for one in answered])
+        Image.fromarray(picture).save(files["picture"])
+        if georeference is not None and "masks" in files:
+            _write_geotiff(files["masks"], masks, labels, georeference)
+        if georeference is not None and "vectors" in files:
+            _write_geojson(files["vectors"], masks, prompts, labels, georeference)
+        record = {
+            "key": key,
+            "image": str(source) if source is not None else None,
+            "size": list(size),
+            "files": {kind: path.name for kind, path in files.items()},
+            "dialogues": list(_records(answered)),
+        }
+        with (self.folder / ANSWERS).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+        self.counts.update(one.status for one in answered)
+        return files
+
+    def _claim(self, key: str, kinds: Mapping[str, str]) -> dict[str, Path]:
+        """Paths for an image's files, none of which exists."""
+        if key in self._names.values():
+            raise ValueError(f"the image {key!r} was written before in this run; keys must be unique, so give each image its own name.")
+        name = _file_name(key)
+        if name.casefold() in self._names:
+            name = f"{name}-{zlib.crc32(key.encode('utf-8', 'replace')):08x}"
+        files = {kind: self.folder / f"{name}{suffix}" for kind, suffix in kinds.items()}
+        for path in files.values():
+            if path.exists():
+                raise ValueError(f"{path} exists and is not of this run, so it is not overwritten (is it an input?); choose an empty folder with --output.")
+        self._names[name.casefold()] = key
+        return files
+
+
+def vectorise(mask: Bool[Tensor, "h w"], georeference: Georeference, properties: Mapping[str, str | int] | None = None) -> list[Feature]:
+    """The connected regions of a mask as GeoJSON polygons in WGS84 longitude and latitude, as RFC 7946 asks.
+
+    Outlines follow the edges of pixels; pixels that touch only at a corner are separate regions, so every polygon is valid.
+
+    Args:
+        georeference: of the image that the mask belongs to.
+        properties: copied into each feature.
+
+    Raises:
+        ValueError: when the georeference has no CRS.
+    """
+    if not georeference["crs"]:
+        raise ValueError("the georeference has no CRS, so its pixels have no longitude and latitude; give the image a CRS or use the GeoTIFF.")
+    crs, pixels = CRS.from_wkt(georeference["crs"]), mask.detach().cpu().numpy()
+    regions = [region for region, _ in shapes(pixels.astype(np.uint8), mask=pixels, connectivity=4, transform=Affine(*georeference["transform"]))]
+    features: list[Feature] = []
+    for placed in transform_geom(crs, "EPSG:4326", regions) if regions else []:
+        parts = [placed["coordinates"]] if placed["type"] == "Polygon" else placed["coordinates"]  # two where it crosses the date line
+        for rings in parts:
+            wound = [_wind(ring, outer=place == 0) for place, ring in enumerate(rings)]
+            features.append({"type": "Feature", "properties": dict(properties or {}), "geometry": {"type": "Polygon", "coordinates": wound}})
+    return features
+
+
+def _wind(ring: Sequence[Sequence[float]], *, outer: bool) -> Ring:
+    west, south = ring[0][:2]  # measured from here, or a pixel would drown in the rounding of degrees
+    points = [[float(point[0]), float(point[1])] for point in ring]
+    area = sum((x - west) * (v - south) - (u - west) * (y - south) for (x, y), (u, v) in pairwise(points))
+    return points if (area > 0) == outer else points[::-1]
+
+
+def _on_earth(georeference: Georeference) -> bool:
+    if not georeference["crs"]:
+        return False
+    crs = CRS.from_wkt(georeference["crs"])
+    return bool(crs.is_geographic or crs.is_projected)
+
+
+def _write_geotiff(path: Path, masks: Tensor, labels: Sequence[str], georeference: Georeference) -> None:
+    number, height, width = masks.shape
+    kind = {"driver": "GTiff", "dtype": "uint8", "compress": "deflate", "bigtiff": "IF_SAFER"}
+    # GDAL would take 3 or 4 byte bands for colours and transparency unless told otherwise
+    bands = {"photometric": "MINISBLACK", "alpha": "NO"}
+    tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256} if max(height, width) > 512 else {}
+    crs = CRS.from_wkt(georeference["crs"]) if georeference["crs"] else None
+    grid = {"count": number, "height": height, "width": width, "crs": crs, "transform": Affine(*georeference["transform"])}
+    with rasterio.open(path, "w", **kind, **bands, **tiles, **grid) as raster:
+        raster.write(masks.numpy().astype(np.uint8))
+        for band, label in enumerate(labels, 1):
+            raster.set_band_description(band, label.encode("utf-8", "replace").decode())
+
+
+def _write_geojson(path: Path, masks: Tensor, prompts: Sequence[str], labels: Sequence[str], georeference: Georeference) -> None:
+    features = [
+        feature
+        for index, (mask, prompt, label) in enumerate(zip(masks, prompts, labels, strict=True), 1)
+        for feature in vectorise(mask, georeference, {"prompt": prompt, "label": label, "index": index})
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+
+
+def _records(answered: Sequence[Answered]) -> Iterator[dict[str, object]]:
+    first = 1
+    for one in answered:
+        encoded: list[RLE] = [encode_rle(mask) for mask in one.masks]
+        yield {
+            "prompt": one.prompt,
+            "answer": one.answer,
+            "status": one.status,
+            "index": list(range(first, first + len(encoded))),
+            "labels": list(one.names),
+            "scores": list(one.scores) or None,
+            "boxes": [_box(mask) for mask in one.masks],
+            "area_px": [int(mask.sum()) for mask in one.masks],
+            "masks": encoded,
+        }
+        first += len(encoded)
+
+
+def _box(mask: Tensor) -> list[int] | None:
+    """Left, top, right and bottom edge in pixels, the last two exclusive; None for an empty mask."""
+    rows, columns = mask.any(1).nonzero().flatten().tolist(), mask.any(0).nonzero().flatten().tolist()
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if rows else None
+
+
+def _file_name(key: str) -> str:
+    name = re.sub(r"[^\w.\- ]", "_", re.sub(r"[/\\]+", "__", key.strip("/\\"))).strip(". ") or "image"
+    if len(name.encode("utf-8", "replace")) > 180:  # most file systems end at 255 bytes
+        name = f"{name.encode('utf-8', 'replace')[:160].decode('utf-8', 'ignore')}-{zlib.crc32(key.encode('utf-8', 'replace')):08x}"
+    return name
+
+
+def _listed(index: Path) -> list[str]:
+    try:
+        lines = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [Path(name).name for line in lines for name in line["files"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is not of geopix or was cut off ({error}), so nothing is overwritten; choose another folder with --output.") from error

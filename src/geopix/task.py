@@ -1,0 +1,204 @@
+"""How a model is trained, validated, tested and asked. The task has no architecture; the model has no loss."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+# Set by LightningCLI while it builds a task; asking it is the only way to tell a task built from a config from one built by hand.
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor
+
+from geopix import __version__
+from geopix.losses import LossWeights, loss_terms, weight_of
+from geopix.model import GeoPixModel
+from geopix.scoring import Scores
+from geopix.types import Batch, Prediction
+
+Protocol = Literal["generate", "generate_named"]
+
+
+class GeoPixTask(LightningModule):
+    """Train a model on text and masks together, and score its own free answers.
+
+    Args:
+        net: the model.
+        optimizer: built from all parameters that the constructors left trainable, matrices and vectors (without weight decay) apart.
+        scheduler: stepped once per step; leave it out where a curriculum's stages say how rates rise and fall.
+        loss: what each loss counts, unless a stage says otherwise.
+        named_share: share of training masks whose class name the memory is told; evaluation never tells it.
+        max_new_tokens: longest answer of a turn, in tokens.
+        protocol: ``generate`` asks with images and prompts only; ``generate_named`` also tells the memory the class of each mask.
+        controls: in ``test``, also score the same prompts asked about other images.
+    """
+
+    def __init__(
+        self,
+        net: GeoPixModel,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        loss: LossWeights = LossWeights(),  # noqa: B008 (frozen)
+        named_share: float = 0.5,
+        max_new_tokens: int = 128,
+        protocol: Protocol = "generate",
+        controls: bool = True,
+    ) -> None:
+        super().__init__()
+        if _given_hyperparameters.get() is not None:
+            self.save_hyperparameters(logger=False)
+        self.net = net
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.loss = self.active_loss = loss
+        self.named_share, self.max_new_tokens = named_share, max_new_tokens
+        self.protocol, self.controls = protocol, controls
+        self.trainable = frozenset(f"net.{name}" for name, parameter in net.named_parameters() if parameter.requires_grad)
+        self.scores = Scores()
+        # A checkpoint holds what was trained; what is missing from it is told apart from what was never trained in on_load_checkpoint.
+        self.strict_loading = False
+
+    # ------------------------------------------------------------------ training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Weighted sum of all losses over finished dialogues."""
+        # Every draw of a step (named masks, dropout) follows from its number, so a resumed run repeats an uninterrupted one.
+        torch.manual_seed(hash((int(os.environ.get("PL_GLOBAL_SEED", "0")), self.global_rank, batch_idx)) % 2**63)
+        named = torch.rand(len(batch.masks), device=self.device) < self.named_share
+        output = self.net(batch, named)
+        total = output.logits.new_zeros((), dtype=torch.float32)
+        for name, (value, count) in loss_terms(output, batch.masks).items():
+            loss = value / self._mean_over_ranks(count).clamp(min=1 / self.trainer.world_size)
+            self.log(f"train/{name}", loss.detach(), batch_size=1)
+            total = total + weight_of(name, self.active_loss) * loss
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
+        # Every trainable parameter takes part in each step: a rank with captions only must not leave the others waiting.
+        return total + sum((parameter.sum() * 0.0 for parameter in self.net.parameters() if parameter.requires_grad), start=total.new_zeros(()))
+
+    def _mean_over_ranks(self, count: Tensor) -> Tensor:
+        """Elements per rank on average: DDP averages gradients, so the sum over ranks is divided by the count over ranks."""
+        counted = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
+        assert isinstance(counted, Tensor)
+        return counted
+
+    def configure_optimizers(self) -> Any:
+        """All that is trainable by construction, whatever the stage, so that a resumed run finds the optimizer that it left."""
+        parameters = [parameter for name, parameter in self.named_parameters() if name in self.trainable]
+        groups = [
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = self.optimizer([group for group in groups if group["params"]])
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+
+    # ------------------------------------------------------------------ evaluation
+
+    def answer(self, batch: Batch) -> Prediction:
+        """Answer a batch's questions from its images and prompts alone (and the class names, if the protocol says so)."""
+        seen = self.net.encode(batch.images)
+        prompts = [[turn.prompt for turn in turns] for turns in batch.dialogues]
+        classes = _names_by_dialogue(batch) if self.protocol == "generate_named" else None
+        return self.net.generate(seen, prompts, batch.image_index, max_new_tokens=self.max_new_tokens, classes=classes)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Answer freely and score."""
+        prediction = self.answer(batch)
+        self.scores.update(batch, prediction)
+        return prediction
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Answer freely and score, with the controls."""
+        prediction = self.validation_step(batch, batch_idx)
+        if self.controls and len(batch.images) > 1:
+            self.scores.update_shuffled(batch, self._answer_shuffled(batch))
+        return prediction
+
+    def _answer_shuffled(self, batch: Batch) -> Prediction:
+        """Ask every question about the next image of the batch instead of its own."""
+        seen = self.net.encode(batch.images)
+        prompts = [[turn.prompt for turn in turns] for turns in batch.dialogues]
+        other = (batch.image_index + 1) % len(batch.images)
+        return self.net.generate(seen, prompts, other, max_new_tokens=self.max_new_tokens)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Answer freely."""
+        return self.answer(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew."""
+        self.scores.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting anew."""
+        self.scores.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of all ranks under ``val/``."""
+        self.log_dict({f"val/{name}": value for name, value in self.scores.compute().items()})
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of all ranks."""
+        self.log_dict(self.scores.compute())
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained and what moves with it (buffers, the tokenizer), and say what that is."""
+        frozen = {name for name, _ in self.named_parameters()} - self.trainable
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name not in frozen}
+        checkpoint["geopix"] = {
+            "version": __version__,
+            "trained": sorted(self.trainable),
+            "needs": sorted({".".join(name.split(".")[1:2]) for name in frozen}),
+            "classes": list(self.net.classes),
+            "bands": self.net.encoder.bands,
+            "seg_tokens": len(self.net.llm.seg_ids),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not cover what this model trains.
+
+        Raises:
+            ValueError: naming what is missing, what is too much, and what has another shape or class vocabulary.
+        """
+        check_checkpoint(self, checkpoint)
+
+
+def check_checkpoint(task: GeoPixTask, checkpoint: dict[str, Any]) -> None:
+    """Compare a checkpoint with a task before anything is loaded.
+
+    Raises:
+        ValueError: naming every trainable parameter that is missing or has another shape, everything that the model has no place for, and a
+            class vocabulary that differs.
+    """
+    if "geopix" not in checkpoint:
+        raise ValueError("this is no geopix checkpoint: it has no manifest under 'geopix'. Give a file that geopix fit wrote.")
+    state, own = checkpoint["state_dict"], task.state_dict()
+    missing = sorted(name for name in task.trainable if name not in state)
+    extra = sorted(name for name in state if name not in own)
+    reshaped = [
+        f"{name}: {tuple(state[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
+        for name in sorted(state)
+        if name in own and isinstance(own[name], Tensor) and own[name].shape != state[name].shape
+    ]
+    problems = [f"{len(names)} {what}, such as {names[0]}" for what, names in (("missing", missing), ("without a place in the model", extra)) if names]
+    problems += [f"{len(reshaped)} of another shape, such as {reshaped[0]}"] if reshaped else []
+    classes = checkpoint["geopix"]["classes"]
+    if classes != list(task.net.classes):
+        problems.append(f"the memory's classes differ: {classes} in the checkpoint, {list(task.net.classes)} in the model")
+    if problems:
+        raise ValueError(
+            "the checkpoint does not fit the model: " + "; ".join(problems) + ". Use the configuration it was trained with (config.yaml beside it), "
+            "or drop the options that change shapes."
+        )
+
+
+def _names_by_dialogue(batch: Batch) -> list[list[str | None]]:
+    names: list[list[str | None]] = [[] for _ in batch.dialogues]
+    for owner, name in zip(batch.dialogue_index.tolist(), batch.classes, strict=True):
+        names[owner].append(name)
+    return names

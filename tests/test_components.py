@@ -1,0 +1,193 @@
+"""The contract of each family, run over every part that exists: adding a file adds its tests."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+
+import geopix
+from geopix.contracts import Component, Connector, LanguageModel, MaskDecoder, Memory, VisionEncoder
+from geopix.types import Turn
+from tests.tiny import TINY
+
+for module in pkgutil.walk_packages(geopix.__path__, "geopix."):
+    if module.name.split(".")[1] in {"encoders", "connectors", "llms", "decoders", "memory"}:
+        importlib.import_module(module.name)
+
+
+def parts(family: type) -> list[type]:
+    found = [part for child in family.__subclasses__() for part in [child, *parts(child)]]
+    return [part for part in found if not inspect.isabstract(part) and part.__module__.startswith("geopix.")]
+
+
+def tiny(part: type, *widths: object):
+    if part in TINY:
+        return TINY[part](*widths)
+    signature = inspect.signature(part)
+    needed = [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    if needed or (not widths and any(p.default is p.empty for p in signature.parameters.values())):
+        pytest.fail(f"{part.__name__} cannot be built without arguments: give it one line in tests/tiny.py")
+    return part(*widths)
+
+
+every = pytest.mark.parametrize
+
+
+def gradients_reach(part: torch.nn.Module) -> None:
+    missed = [name for name, parameter in part.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert not missed, f"no gradient reaches {missed}"
+
+
+def check_save_and_reload(part: torch.nn.Module, again: torch.nn.Module, run) -> None:
+    again.load_state_dict(part.state_dict())
+    part.eval()
+    again.eval()
+    with torch.no_grad():
+        for one, two in zip(run(part), run(again), strict=True):
+            torch.testing.assert_close(one, two)
+
+
+def test_every_part_belongs_to_a_family() -> None:
+    families = {VisionEncoder, Connector, LanguageModel, MaskDecoder, Memory}
+    assert set(Component.__subclasses__()) <= families
+    assert all(parts(family) for family in families)
+
+
+# ---------------------------------------------------------------- encoders
+
+
+@every("part", parts(VisionEncoder))
+@every("size", [(64, 64), (48, 80), (50, 37)])
+def test_encoder_tells_the_truth_about_its_maps(part: type, size: tuple[int, int]) -> None:
+    encoder = tiny(part).eval()
+    with torch.no_grad():
+        maps = encoder(torch.rand(2, encoder.bands, *size))
+    assert len(maps) == len(encoder.channels) == len(encoder.strides)
+    assert list(encoder.strides) == sorted(encoder.strides), "finest first"
+    for features, channels, stride in zip(maps, encoder.channels, encoder.strides, strict=True):
+        assert features.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+@every("part", parts(VisionEncoder))
+def test_encoder_neighbours_gradients_and_reload(part: type) -> None:
+    encoder = tiny(part)
+    images = torch.rand(2, encoder.bands, 64, 64)
+    if any(parameter.requires_grad for parameter in encoder.parameters()):
+        sum(features.square().sum() for features in encoder(images)).backward()
+        gradients_reach(encoder)
+    encoder.eval()
+    with torch.no_grad():
+        both, alone = encoder(images), encoder(images[1:])
+    for one, two in zip(both, alone, strict=True):
+        torch.testing.assert_close(one[1:], two, rtol=1e-4, atol=1e-5)
+    check_save_and_reload(encoder, tiny(part), lambda part: part(images))
+
+
+# ---------------------------------------------------------------- connectors
+
+
+@every("part", parts(Connector))
+def test_connector(part: type) -> None:
+    connector, features = tiny(part, 12, 20), torch.randn(2, 12, 6, 8)
+    tokens = connector(features)
+    assert tokens.shape[0] == 2
+    assert tokens.shape[2] == 20
+    tokens.square().sum().backward()
+    gradients_reach(connector)
+    connector.eval()
+    torch.testing.assert_close(connector(features[1:]), connector(features)[1:], rtol=1e-4, atol=1e-5)
+    check_save_and_reload(connector, tiny(part, 12, 20), lambda part: [part(features)])
+
+
+# ---------------------------------------------------------------- language models
+
+ASKED = [(Turn("[segment] can you segment the ship?", "Sure, it is [SEG]."),), (Turn("[vqa] is there a plane?", "no"), Turn("[vqa] a ship?", "yes"))]
+
+
+@every("part", parts(LanguageModel))
+def test_language_model_reads_and_writes(part: type) -> None:
+    llm = tiny(part).eval()
+    tokens = llm.tokenize(ASKED, 3)
+    assert ((tokens.ids == llm.image_id).sum(1) == 3).all()
+    assert not tokens.attend[tokens.ids.shape[0] - 1 - int(tokens.attend.sum(1).argmax()), 0], "padding stands on the left"
+    with torch.no_grad():
+        hidden = llm(llm.embed(tokens.ids), tokens.attend)
+        asked = llm.tokenize(ASKED, 3, ask=True)
+        ids, states = llm.generate(llm.embed(asked.ids), asked.attend, 5)
+        alone = llm.tokenize(ASKED[:1], 3)
+        single = llm(llm.embed(alone.ids), alone.attend)
+    assert hidden.shape == (*tokens.ids.shape, llm.dim)
+    assert states.shape == (2, ids.shape[1] + 1, llm.dim)
+    torch.testing.assert_close(hidden[0][tokens.attend[0]], single[0][alone.attend[0]], rtol=1e-4, atol=1e-4)
+    assert len(llm.decode(ids)) == 2
+
+
+@every("part", parts(LanguageModel))
+def test_language_model_learns_and_reloads(part: type) -> None:
+    llm = tiny(part)
+    tokens = llm.tokenize(ASKED, 3)
+    llm.head(llm(llm.embed(tokens.ids), tokens.attend)[tokens.attend]).square().sum().backward()
+    gradients_reach(llm)
+    check_save_and_reload(llm, tiny(part), lambda part: [part(part.embed(tokens.ids), tokens.attend)])
+
+
+# ---------------------------------------------------------------- decoders and memories
+
+CHANNELS, WIDTH = (8, 16), 20
+
+
+def inputs(decoder: MaskDecoder, masks: int, size: tuple[int, int] = (64, 64)):
+    features = [torch.randn(3, width, size[0] // stride, size[1] // stride) for width, stride in zip(CHANNELS, (4, 8), strict=True)]
+    return features, torch.randn(masks, decoder.num_tokens or 6, WIDTH), torch.tensor([0, 2, 2, 1, 0][:masks])
+
+
+@every("part", parts(MaskDecoder))
+@every("memory", [None, *parts(Memory)])
+def test_decoder_with_every_memory(part: type, memory: type | None) -> None:
+    decoder = tiny(part, CHANNELS, WIDTH)
+    features, prompts, index = inputs(decoder, 5)
+    remembering = None if memory is None else tiny(memory, decoder.memory_channels, WIDTH)
+    calls = []
+
+    def recall(maps, image_index, logits, level):
+        calls.append(level)
+        return remembering(maps, image_index, logits, level, prompts=prompts[: len(logits)], class_ids=torch.tensor([0, -1, 1, -1, 2])[: len(logits)])
+
+    drawing = decoder(features, prompts, index, recall if remembering is not None else None)
+    assert drawing.mask_logits.shape[0] == 5
+    whole = drawing.mask_logits.square().sum() + sum(mask.square().sum() for mask in drawing.auxiliary)
+    whole = whole + sum(extra.square().sum() for extra in (drawing.quality, drawing.presence) if extra is not None)
+    if remembering is not None:
+        whole = whole + remembering.classify(prompts).square().sum()
+        assert sorted(set(calls)) == list(range(len(decoder.memory_channels)))
+    whole.backward()
+    gradients_reach(decoder)
+    if remembering is not None:
+        gradients_reach(remembering)
+        assert remembering.classify(prompts).shape == (5, len(remembering.classes))
+
+
+@every("part", parts(MaskDecoder))
+@every("size", [(64, 64), (64, 96), (56, 40)])
+def test_decoder_sizes_neighbours_and_nothing_to_draw(part: type, size: tuple[int, int]) -> None:
+    decoder = tiny(part, CHANNELS, WIDTH).eval()
+    features, prompts, index = inputs(decoder, 5, size)
+    with torch.no_grad():
+        both = decoder(features, prompts, index).mask_logits
+        alone = decoder([maps[2:] for maps in features], prompts[1:3], index[1:3] - 2).mask_logits
+        nothing = decoder(features, prompts[:0], index[:0]).mask_logits
+    torch.testing.assert_close(both[1:3], alone, rtol=1e-3, atol=1e-4)
+    assert nothing.shape == (0, *both.shape[1:])
+    rows, columns = both.shape[1:]
+    assert abs(rows / columns - size[0] / size[1]) < 0.1, "the mask covers the whole canvas in its own proportions"
+    check_save_and_reload(decoder, tiny(part, CHANNELS, WIDTH), lambda part: [part(features, prompts, index).mask_logits])
+
+
+@every("part", [*parts(MaskDecoder)])
+def test_decoder_under_autocast(part: type) -> None:
+    decoder = tiny(part, CHANNELS, WIDTH).eval()
+    features, prompts, index = inputs(decoder, 3)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert decoder(features, prompts, index).mask_logits.isfinite().all()

@@ -1,0 +1,155 @@
+"""Reading images: declared ranges, named bands, missing values, and files that are no images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.transform import from_origin
+
+from geopix.data.images import Scaling, image_size, read_image
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
+PLACE = {"crs": "EPSG:32636", "transform": from_origin(500_000, 40_000, 0.5, 0.5)}
+
+
+def write(path: Path, values: np.ndarray, **options: object) -> Path:
+    count, height, width = values.shape
+    with rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **PLACE | options) as file:
+        file.write(values)
+    return path
+
+
+def test_png_and_jpeg(tmp_path: Path) -> None:
+    pixels = np.full((20, 30, 3), [255, 51, 0], dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=100, subsampling=0)
+    for name, tolerance in (("a.png", 1e-6), ("a.jpg", 0.02)):
+        image, place = read_image(tmp_path / name, None, Scaling())
+        assert image.shape == (3, 20, 30)
+        assert image.dtype == np.float32
+        assert np.allclose(image[:, 5, 5], [1, 0.2, 0], atol=tolerance)
+        assert place is None
+
+
+def test_alpha_is_read_only_when_named(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 9, 4), [255, 51, 0, 102], dtype=np.uint8)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", None, Scaling())[0].shape == (3, 8, 9)
+    assert image_size(tmp_path / "a.png") == (3, 8, 9)
+    assert np.allclose(read_image(tmp_path / "a.png", [4, 1], Scaling())[0][:, 0, 0], [0.4, 1])
+
+
+def test_a_palette_becomes_colours(tmp_path: Path) -> None:
+    colours = Image.fromarray(np.repeat(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8), 4, axis=0))
+    colours.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "a.png")
+    assert np.allclose(read_image(tmp_path / "a.png", None, Scaling())[0][:, 0], [[1, 0], [0, 0], [0, 1]])
+    assert image_size(tmp_path / "a.png") == (3, 4, 2)
+
+
+def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(8) > 0).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", None, Scaling())[0][0], np.eye(8))
+
+
+def test_uint16_needs_a_declared_range(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.linspace(100, 3000, 8 * 32 * 32).astype(np.uint16).reshape(8, 32, 32))
+    with pytest.raises(ValueError, match=r"uint16.*min 100, 2 % below 15\d.*98 % below 294\d.*max 3000.*low=0 and high=294"):
+        read_image(path, None, Scaling())
+    image, place = read_image(path, [8, 1], Scaling(0, 2000))
+    assert image.shape == (2, 32, 32)
+    assert image[0].min() == 1
+    assert image[1, 0, 0] == pytest.approx(0.05)
+    assert place is not None
+    assert place["transform"] == (0.5, 0, 500_000, 0, -0.5, 40_000)
+    assert rasterio.CRS.from_wkt(place["crs"]).to_epsg() == 32636
+
+
+def test_missing_values_become_0(tmp_path: Path) -> None:
+    values = np.full((2, 3, 3), 0.5, dtype=np.float32)
+    values[0, 0, 0], values[1, 0, 1], values[0, 2, 2] = np.nan, 9999, np.inf
+    with pytest.raises(ValueError, match=r"float32.*min 0.5.*max 0.5"):
+        read_image(write(tmp_path / "a.tif", values, nodata=9999), None, Scaling())
+    image, _ = read_image(tmp_path / "a.tif", None, Scaling(0, 1))
+    assert (image == 0).sum() == 3
+    assert (image[0, 0, 0], image[1, 0, 1], image[0, 2, 2], image[1, 0, 0]) == (0, 0, 0, 0.5)
+
+
+def test_missing_values_beyond_float32(tmp_path: Path) -> None:
+    values = np.full((1, 2, 2), 3.0)
+    values[0, 0, 0] = np.finfo(np.float64).min
+    assert read_image(write(tmp_path / "a.tif", values, nodata=values[0, 0, 0]), None, Scaling(2, 4))[0].tolist() == [[[0, 0.5], [0.5, 0.5]]]
+
+
+def test_8_bit_nodata_needs_all_bands(tmp_path: Path) -> None:
+    values = np.full((3, 2, 2), 255, dtype=np.uint8)
+    values[1:, 0, 0] = 100
+    image, _ = read_image(write(tmp_path / "a.tif", values, nodata=255), None, Scaling())
+    assert image[0, 0, 0] == 1
+    assert image[:, 1, 1].tolist() == [0, 0, 0]
+
+
+def test_bands_that_are_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "grey.tif", np.zeros((1, 4, 4), dtype=np.uint8))
+    assert read_image(path, None, Scaling())[0].shape == (1, 4, 4)
+    for bands in ([1, 2, 3], [0]):
+        with pytest.raises(ValueError, match=r"grey.tif has 1 band.*asked for bands"):
+            read_image(path, bands, Scaling())
+    with pytest.raises(ValueError, match="bands is empty"):
+        read_image(path, [], Scaling())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git-lfs pointer"),
+        (b"<!DOCTYPE html><html><title>Quota exceeded</title>", "HTML page .*Quota exceeded"),
+        (b"PK\x03\x04....", "zip"),
+        (b"\x89PNG\r\n\x1a\n....", "PNG .*cut off"),
+        (b"hello there", "text file"),
+        (bytes(range(128, 255)), "no known image format"),
+    ],
+)
+def test_files_that_are_no_images(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for read in (lambda: read_image(path, None, Scaling()), lambda: image_size(path)):
+        with pytest.raises(ValueError, match=f"a.jpg cannot be read as an image: .*{words}"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_cut_off_files(tmp_path: Path, name: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=f"{name} cannot be read.*damaged"):
+        read_image(tmp_path / name, None, Scaling())
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a.png does not exist\.$"):
+        read_image(tmp_path / "a.png", None, Scaling())
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        read_image(tmp_path, None, Scaling())
+    with pytest.raises(FileNotFoundError, match="forward slashes"):
+        read_image(tmp_path / "images\\a.png", None, Scaling())
+
+
+def test_a_range_upside_down() -> None:
+    with pytest.raises(ValueError, match="low < high"):
+        Scaling(10, 5)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real images beside the project are absent")
+def test_real_files() -> None:
+    with pytest.raises(ValueError, match="uint16"):
+        read_image(REAL / "vegas_torchsat" / "tiff_3channel_uint16.tif", None, Scaling())
+    image, place = read_image(REAL / "vegas_torchsat" / "tiff_8channel_uint8.tif", [5, 3, 2], Scaling())
+    assert image.shape == (3, 650, 500)
+    assert place is not None
+    assert 0.1 < image.mean() < 0.9
+    hls, _ = read_image(REAL / "hls_10band" / "segmentation_test_0_input.tif", None, Scaling(0, 0.4))
+    assert hls.shape == (10, 224, 224)
