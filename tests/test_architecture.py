@@ -21,17 +21,19 @@ FLOORS = {
     "memory": PART,
     "metrics": BASE,
     "data": PART,
+    "checkpoint": {""},
     "losses": BASE,
     "model": {"contracts", "types"},
-    "typeset": set(),
+    "typeset": BASE,
     "pictures": {"typeset"},
     "outputs": {"pictures", "rle", "types"},
     "scoring": {"data", "metrics", "rle", "types"},
     "task": {"", "losses", "model", "scoring", "types", "checkpoint"},
     "curriculum": {"data", "task"},
+    "predictions": {"data", "outputs", "pictures", "scoring", "types"},
     "monitor": {"", "curriculum", "data", "outputs", "pictures", "scoring", "task", "types"},
 }
-LIGHTNING = {"contracts", "task", "curriculum", "monitor", "cli", "checkpoint", "data/module"}
+LIGHTNING = {"contracts", "task", "curriculum", "monitor", "predictions", "cli", "checkpoint", "data/module"}
 
 
 def imports(path: Path) -> set[str]:
@@ -81,7 +83,8 @@ def test_what_must_not_exist(path: Path) -> None:
             assert node.type is not None, f"bare except, line {node.lineno}"
             assert not all(isinstance(line, ast.Pass) for line in node.body), f"silent except, line {node.lineno}"
         if isinstance(node, ast.FunctionDef):
-            assert node.args.kwarg is None, f"**{node.args.kwarg and node.args.kwarg.arg} in {node.name}"
+            overrides = node.name == "instantiate_trainer"  # LightningCLI's own signature
+            assert node.args.kwarg is None or overrides, f"**{node.args.kwarg and node.args.kwarg.arg} in {node.name}"
             assert not node.name.startswith(("register_", "build_", "create_")), node.name
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             assert not node.value.startswith("cuda"), f"device string, line {node.lineno}"

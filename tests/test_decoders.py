@@ -166,7 +166,10 @@ def test_upscale_is_a_transposed_convolution() -> None:
     upscale = Upscale(6, 4)
     x = torch.randn(2, 6, 3, 5)
     plain = F.conv_transpose2d(x, upscale.weight, upscale.bias, stride=2).permute(0, 2, 3, 1)
-    torch.testing.assert_close(unfold_cells(upscale(x.permute(0, 2, 3, 1))), F.gelu(upscale.norm(plain)))
+    expected = F.gelu(upscale.norm(plain))
+    torch.testing.assert_close(unfold_cells(upscale(x.permute(0, 2, 3, 1))), expected)
+    vectors = torch.randn(2, 4)
+    torch.testing.assert_close(unfold_cells(upscale.project(x.permute(0, 2, 3, 1), vectors)), torch.einsum("mhwc,mc->mhw", expected, vectors))
 
 
 def test_attention_with_moved_projections_is_multi_head_attention() -> None:

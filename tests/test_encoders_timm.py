@@ -15,7 +15,7 @@ TINY = {
     "resnet": ("resnet18", {"levels": (1, 2), "options": RESNET}),
     "resnet, all levels": ("resnet18", {"options": RESNET}),
     "convnext": ("convnext_atto", {"levels": (0, -2), "options": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 20]}}),
-    "efficientnet": ("efficientnet_b0", {"levels": (1, 2)}),
+    "mobilenet": ("mobilenetv3_small_050", {"levels": (1, 2)}),
     "hooked inside a block": ("xception41", {"levels": (0,)}),
     "channels-last maps": ("swin_tiny_patch4_window7_224", {"levels": (0, 1), "options": {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2)}}),
     "plain transformer": ("vit_tiny_patch16_224", {"levels": (0, 2), "options": VIT}),

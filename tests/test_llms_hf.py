@@ -1,14 +1,18 @@
 """The language model, on random weights of a few thousand parameters."""
 
 from collections.abc import Iterable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
+import jsonargparse
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import Metaspace, WordPiece
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from geopix.contracts import LanguageModel
 from geopix.llms.hf import HFLanguageModel, LoRA
 from geopix.llms.template import Chat
 from geopix.llms.tokenizer import train_tokenizer
@@ -26,8 +30,12 @@ class Words:
         yield from LINES
 
 
+WORDS = Words()
+TRAINED = cache(train_tokenizer)
+
+
 def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer(Words(), vocab_size=512)
+    return deepcopy(TRAINED(WORDS, vocab_size=512))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +154,7 @@ def test_other_kinds_of_tokenizers(make) -> None:
     ids, labels = chat.ids([Turn("Segment the ship <pad> <image>", "They are [SEG] and [SEG] yes")], 4, ask=False)
     assert (ids.count(chat.image_id), ids.count(chat.seg_ids[1]), ids.count(kind.pad_token_id)) == (4, 2, 0)
     answer = chat.decode([label for label in labels if label >= 0])
-    assert answer.replace(" ", "") == "Theyare[SEG]and[SEG]yes" if make is word_level else answer == "They are [SEG] and [SEG] yes"
+    assert answer == ("They are [SEG] and [SEG] yes" if make is unigram else "They are[SEG] and[SEG] yes")  # the others forget white space
 
 
 @pytest.mark.parametrize(
@@ -307,7 +315,9 @@ def test_a_bfloat16_base_keeps_float32_adapters() -> None:
     states = llm(llm.embed(tokens.ids).float(), tokens.attend)
     llm.head(states[:, -1]).sum().backward()
     assert states.isfinite().all()
-    assert all(parameter.dtype == torch.float32 for name, parameter in llm.named_parameters() if "lora_" in name)
+    assert states.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in llm.parameters() if parameter.requires_grad} == {torch.float32}
+    assert all(parameter.grad is not None for name, parameter in llm.named_parameters() if "lora_B" in name)
     assert llm.generate(llm.embed(tokens.ids), tokens.attend, 2)[0].shape == (4, 2)
 
 
@@ -367,3 +377,20 @@ def test_refused_configs(source: dict, message: str) -> None:
 def test_unknown_lora_targets_name_the_choices() -> None:
     with pytest.raises(ValueError, match=r"expected some of .*q_proj"):
         HFLanguageModel(LLAMA, tokenizer=tokenizer(), lora=LoRA(targets=("qkv",)))
+
+
+@pytest.mark.parametrize("source", [LLAMA, "owner/name"])
+def test_yaml_can_say_all_of_it(source: object) -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--llm", type=LanguageModel)
+    words = {"class_path": "geopix.llms.tokenizer.train_tokenizer", "init_args": {"corpus": {"class_path": f"{__name__}.Words"}, "vocab_size": 512}}
+    settings = {"source": source, "tokenizer": words, "lora": {"rank": 2, "targets": ["q_proj"]}, "seg_tokens": 2}
+    parsed = parser.parse_object({"llm": {"class_path": "geopix.llms.hf.HFLanguageModel", "init_args": settings}})
+    assert parsed.llm.init_args.source == source
+    again = parser.parse_string(parser.dump(parsed))
+    assert again.llm.init_args.source == source
+    if source is LLAMA:
+        built = parser.instantiate_classes(again).llm
+        assert len(built.seg_ids) == 2
+        assert built.dim == 32
+        assert built.lm.get_parameter("model.layers.0.self_attn.q_proj.lora_A.default.weight").shape == (2, 32)

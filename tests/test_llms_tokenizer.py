@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from copy import deepcopy
 
 import jsonargparse
 import pytest
@@ -43,7 +44,7 @@ def test_any_text_goes_there_and_back(tokenizer: PreTrainedTokenizerBase, text: 
 
 
 def test_whole_numbers_signs_and_roles_are_single_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    for text in [*map(str, range(101)), "{", "}", "<", ">", "USER", " ASSISTANT", " ship"]:
+    for text in [*map(str, range(101)), "{", "}", "<", ">", "USER", " ASSISTANT", " ship", " Sure", "Segment"]:
         assert len(ids(tokenizer, text)) == 1, text
     inside, alone = ids(tokenizer, "{<57>}"), ids(tokenizer, "57")
     assert len(inside) == 5
@@ -60,7 +61,7 @@ def test_special_ids_and_size(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def test_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    chat = Chat(train_tokenizer(Harbour()), seg_tokens=1)
+    chat = Chat(deepcopy(tokenizer), seg_tokens=1)
     found, labels = chat.ids([Turn("the ship", "here"), Turn("and?", "no")], 0, ask=False)
     assert chat.tokenizer.decode(found) == "<s>USER: the ship ASSISTANT: here</s>USER: and? ASSISTANT: no</s>"
     assert chat.tokenizer.decode([label for label in labels if label >= 0]) == " here</s> no</s>"

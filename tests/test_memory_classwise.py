@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geopix.decoders.multi_scale import MultiScaleDecoder
-from geopix.memory.classwise import ClasswiseMemory
+from geopix.memory.classwise import ClasswiseMemory, plain_attention
 
 PROMPT_DIM = 12
 NAMES = ("ship", "plane", "harbor")
@@ -137,6 +137,11 @@ def test_batch_neighbours_do_not_matter() -> None:
     together = memory(features, INDEX, masks, 0, prompts=prompts, class_ids=KNOWN)
     alone = memory(features[1:], torch.tensor([0]), masks[2:], 0, prompts=prompts[2:], class_ids=KNOWN[2:])
     torch.testing.assert_close(together[2:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_few_and_many_keys_are_read_alike() -> None:
+    q, k, v = torch.randn(3, 2, 2, 5, 4).unbind()
+    torch.testing.assert_close(plain_attention(q, k, v), torch.nn.functional.scaled_dot_product_attention(q, k, v))
 
 
 def test_large_maps_attend_on_a_grid_of_bounded_size() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,20 +34,25 @@ def test_the_same_name_gives_the_same_scene() -> None:
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(first.instances, again.instances, strict=True))
 
 
-@pytest.mark.parametrize(("seed", "split", "index", "level"), [(4, "train", 7, "standard"), (3, "val", 7, "standard"), (3, "train", 8, "standard"), (3, "train", 7, "easy")])
+@pytest.mark.parametrize(
+    ("seed", "split", "index", "level"), [(4, "train", 7, "standard"), (3, "val", 7, "standard"), (3, "train", 8, "standard"), (3, "train", 7, "easy")]
+)
 def test_another_name_gives_another_scene(seed: int, split: str, index: int, level: str) -> None:
     assert not np.array_equal(render(3, "train", 7, level=LEVELS["standard"]).image, render(seed, split, index, level=LEVELS[level]).image)
 
 
 def test_a_known_scene_has_not_changed_between_processes() -> None:
-    """Python's own hash of a string differs between processes; the names and sizes of one scene are pinned so that it is never used."""
-    scene = render(0, "pinned", 0, level=replace(LEVELS["easy"], haze=0.0))
+    """Python's own hash of a string differs between processes; one scene is pinned so that it is never used.
+
+    Where scenes are changed on purpose, this changes with them: val and test scenes are then others than before.
+    """
+    scene = render(0, "pinned", 0, level=LEVELS["easy"])
     assert (scene.setting, round(scene.gsd, 4), sorted(item.name for item in scene.instances)) == PINNED
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_masks_and_boxes_are_exact(level: str) -> None:
-    for index in range(25):
+    for index in range(15):
         scene = render(1, "test", index, level=LEVELS[level])
         taken = np.zeros((128, 128), int)
         for item in scene.instances:
@@ -123,7 +127,7 @@ def test_easy_is_few_and_large(easy: list[Scene]) -> None:
 
 
 def test_hard_is_many_and_small() -> None:
-    scenes = [render(0, "val", index, level=LEVELS["hard"]) for index in range(60)]
+    scenes = [render(0, "val", index, level=LEVELS["hard"]) for index in range(45)]
     sizes = np.array([long_side(item.box) for scene in scenes for item in scene.instances])
     assert 13 <= np.median([len(scene.instances) for scene in scenes]) <= 19
     assert 0.33 <= np.mean(sizes < 12) <= 0.5
@@ -143,4 +147,4 @@ def test_a_size_too_small_is_refused() -> None:
         render(0, "val", 0, level=LEVELS["easy"], size=8)
 
 
-PINNED: tuple[str, float, list[str]] = ("", 0.0, [])
+PINNED: tuple[str, float, list[str]] = ("road junction", 0.4504, ["large vehicle", "roundabout", "small vehicle"])

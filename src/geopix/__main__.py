@@ -18,14 +18,18 @@ verbs:
 
 options of every verb:
   --config FILE      a YAML of configs/; several are merged, later ones win
+  --ckpt_path FILE   the checkpoint to resume (fit) or to use; "last" is the newest of the run folder
+  --init_from FILE   fit: start a new training from the weights of a checkpoint
   --print_config     show the merged configuration and stop
   --help             all options of a verb
   --version          print the version
 
 first steps:
   geopix fit --config configs/quickstart.yaml
-  geopix test --config configs/quickstart.yaml --ckpt_path runs/quickstart/checkpoints/last.ckpt
-  geopix fit --model.net.connector.help MLPConnector
+  geopix test --config configs/quickstart.yaml --ckpt_path last
+  geopix fit --model.net.connector.help geopix.connectors.mlp.MLPConnector
+
+exit codes: 0 done, 2 configuration, 3 data, 5 checkpoint; GEOPIX_TRACE=1 shows where a mistake was noticed.
 """
 
 

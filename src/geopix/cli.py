@@ -1,26 +1,285 @@
-"""``geopix fit | validate | test | predict``: LightningCLI with rules that keep a user's word."""
+"""``geopix fit | validate | test | predict``: LightningCLI with rules that keep a user's word.
+
+What the command says wins over what a checkpoint stores; parts of another class are refused; nothing is measured on random weights
+unless that is asked for; every mistake is one message.
+"""
 
 from __future__ import annotations
 
-from lightning.pytorch.cli import LightningCLI
+import inspect
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
 
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from geopix.checkpoint import CheckpointError, check_checkpoint, check_resume, differences, last_checkpoint, other_parts, read_checkpoint
+from geopix.cli_errors import ConfigError, explain, tell
+from geopix.curriculum import Curriculum
 from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
+
+_ROWS = 24
+_MEANT = (
+    r"The ``compute`` method of metric \w+ was called before",  # a validation set need not hold every task
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # GeoPixData goes on where it stopped
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # what is frozen rests
+    r"Precision [\w-]+ is not supported by the model summary",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+class LastCheckpoint(Checkpoint):
+    """``checkpoints/last.ckpt`` in the run folder: after each validation, where a training stops, and every so many steps.
+
+    A fit that does not resume from this folder's own checkpoints first moves them to ``checkpoints-1`` (or the next free number).
+
+    Args:
+        every_n_train_steps: also save after every so many optimizer steps.
+    """
+
+    def __init__(self, every_n_train_steps: int | None = None) -> None:
+        self.every_n_train_steps = every_n_train_steps
+        self._saved = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put what another run left out of the way."""
+        self._saved, folder = trainer.global_step, self._folder(trainer)
+        resumed = trainer.ckpt_path is not None and folder.resolve() in Path(trainer.ckpt_path).resolve().parents
+        if trainer.is_global_zero and not trainer.fast_dev_run and not resumed and folder.is_dir() and any(folder.iterdir()):
+            number = next(number for number in range(1, 10_000) if not folder.with_name(f"checkpoints-{number}").exists())
+            kept = folder.rename(folder.with_name(f"checkpoints-{number}"))
+            print(f"geopix: the checkpoints of the run before in this folder are now in {kept}", file=sys.stderr)
+        trainer.strategy.barrier("checkpoints")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save when it is time, and before a training stops short of its epoch's end."""
+        due = bool(self.every_n_train_steps) and trainer.global_step % (self.every_n_train_steps or 1) == 0
+        if due or trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end."""
+        self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note how far the training is: the samples seen over all ranks, and the stage of the curriculum."""
+        data: object = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, GeoPixData):
+            return
+        samples = trainer.fit_loop.epoch_loop.batch_progress.total.processed * data.batch_size * trainer.world_size
+        led = [each for each in trainer.callbacks if isinstance(each, Curriculum)]  # type: ignore[attr-defined]
+        stage = led[0].stages[led[0].where(samples)[0]].name if led else None
+        checkpoint["geopix"] = {"samples": samples, "stage": stage, "batch_size": data.batch_size, **checkpoint.get("geopix", {})}
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._saved and not trainer.fast_dev_run:
+            trainer.save_checkpoint(self._folder(trainer) / "last.ckpt", weights_only=False)
+            self._saved = trainer.global_step
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "checkpoints"
+
+
+class SaveConfig(SaveConfigCallback):
+    """``config.yaml`` of a training in its run folder: everything expanded; a later training overwrites it."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it."""
+        if stage == "fit" and trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose complaints are one message."""
+
+    words: Sequence[str] = ()  # the command, to tell what stood on it from what stood in a file
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise :class:`ConfigError`, told for the user."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        verbs = self._subcommands_action._name_parser_map if self._subcommands_action else {}
+        parser = next((verbs[word] for word in self.words if word in verbs), self)
+        raise ConfigError(explain(parser, message, self.words)) from ex
 
 
 class GeoPixCLI(LightningCLI):
     """One task, one data module, four verbs."""
 
+    opened: Path | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verbs; checkpoints are always opened with ``weights_only``, predictions are written and not kept."""
+        return {verb: {*skip, "weights_only", "return_predictions"} for verb, skip in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options of geopix beside those of task, data and trainer. Every verb takes them all, so one file serves all verbs."""
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.add_argument("--init_from", type=str | None, default=None, help="fit: start a new training from the weights of this checkpoint")
+        parser.add_argument("--allow_random", type=bool, default=False, help="validate, test, predict: go on without a checkpoint, with random weights")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read the command."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Find the checkpoint and compare it with the command. Nothing of the command is replaced by what the checkpoint stores."""
+        verb = self.config.subcommand
+        said = self.config[verb]
+        if said.ckpt_path and said.init_from and verb == "fit":
+            raise ConfigError(
+                "both --ckpt_path and --init_from are given\n  expected  one of them\n"
+                "  next      --ckpt_path resumes a training; --init_from starts a new one from weights alone"
+            )
+        if said.ckpt_path:
+            said.ckpt_path = str(last_checkpoint(said.trainer.default_root_dir) if said.ckpt_path == "last" else said.ckpt_path)
+        elif verb != "fit" and not said.allow_random:
+            raise CheckpointError(
+                f"no checkpoint is given, so {verb} would measure random weights\n"
+                "  next      --ckpt_path FILE, or --ckpt_path last for the newest of the run folder\n"
+                "            --allow_random true where the level of chance is what you want"
+            )
+        path = said.ckpt_path or (said.init_from if verb == "fit" else None)
+        if path is None:
+            return
+        self.opened = Path(path)
+        self._stored = read_checkpoint(path)
+        self._dump_config()
+        stored = {name: value for name, value in self._stored.get("hyper_parameters", {}).items() if not name.startswith("_")}
+        if stored:
+            self._compare(stored, self.config_dump["model"], verb)
+
+    def _compare(self, stored: dict[str, Any], used: dict[str, Any], verb: str) -> None:
+        parts = refused = other_parts(stored["net"], used["net"])
+        resumed = verb == "fit" and self.config[verb].ckpt_path is not None
+        rows = [(f"model.{key}", *values) for key, *values in differences(stored, used)]
+        if resumed:
+            size = self._stored["geopix"].get("batch_size"), self.config_dump["data"]["batch_size"]
+            rows += [("data.batch_size", *size)] if size[0] not in (None, size[1]) else []
+            refused = parts + [row for row in rows if row[0].startswith("model.scheduler") or row[0] == "model.optimizer.class_path"]
+        if refused:
+            fix = "drop these options" + (", or start a new training from its weights with --init_from" if resumed and not parts else "")
+            raise CheckpointError(f"the checkpoint and the command ask for different parts\n{table(refused, 'command')}\n  next      {fix}")
+        if rows and (resumed or verb != "fit") and rank_zero_only.rank == 0:
+            print(f"geopix: the checkpoint was trained with other values; those of the command are used\n{table(rows, 'used')}", file=sys.stderr)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with its logs in the run folder."""
+        config = self._get(self.config_init, "trainer")
+        folder = Path(config.default_root_dir) / "logs"
+        if config.logger in (None, True):
+            loggers = [] if self.subcommand == "predict" else [TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")]
+            return super().instantiate_trainer(logger=loggers or False)
+        return super().instantiate_trainer()
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        keep = config.get("enable_checkpointing") is not False
+        return super()._instantiate_trainer(config, [each for each in callbacks if keep or not isinstance(each, LastCheckpoint)])
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        known = inspect.signature(vars(Trainer)[subcommand]).parameters
+        always = {"weights_only": True, "return_predictions": False}
+        return {**super()._prepare_subcommand_kwargs(subcommand), **{name: value for name, value in always.items() if name in known}}
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            if subcommand == "fit" and self.opened is not None:
+                self._take(self.model, init=self.config["fit"].init_from is not None)
+            self._stored = {}
+            super()._run_subcommand(subcommand)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}\n  file      {self.opened}") from error
+
+    def _take(self, task: GeoPixTask, *, init: bool) -> None:
+        """Check a checkpoint before anything expensive starts; take the weights where a new training begins with them."""
+        check_checkpoint(self._stored, task.state_dict(), task.trainable, task.net.classes)
+        if init:
+            task.load_state_dict(self._stored["state_dict"], strict=False)
+        else:
+            check_resume(self._stored, task.trainable)
+
+
+def table(rows: Sequence[tuple[str, Any, Any]], last: str) -> str:
+    """Rows of key, value in the checkpoint, and value of the command."""
+    shown = [("key", "checkpoint", last), *((key, _short(before), _short(now)) for key, before, now in rows[:_ROWS])]
+    widths = [max(len(row[column]) for row in shown) for column in range(2)]
+    lines = [f"  {key:<{widths[0]}}  {before:<{widths[1]}}  {now}" for key, before, now in shown]
+    return "\n".join(lines if len(rows) <= _ROWS else [*lines, f"  ... and {len(rows) - _ROWS} more"])
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 48 else f"{text[:45]}..."
+
+
+def _importable(args: Sequence[str]) -> None:
+    """Let ``class_path`` name modules beside a configuration file and in the working folder."""
+    files = [Path(after) for option, after in pairwise(args) if option in ("--config", "-c")]
+    files += [Path(each.partition("=")[2]) for each in args if each.startswith(("--config=", "-c="))]
+    for folder in [str(Path.cwd()), *(str(file.resolve().parent) for file in files)]:
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def _quiet() -> None:
+    """Leave out advertisements, and warnings about what is meant so: a validation set need not hold every task."""
+    for meant in _MEANT:
+        warnings.filterwarnings("ignore", message=meant)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if not logger.filters:
+        logger.addFilter(lambda record: "Tip:" not in record.getMessage())
+
 
 def main(args: list[str] | None = None) -> int:
-    """Run a verb."""
-    GeoPixCLI(
-        GeoPixTask,
-        GeoPixData,
-        args=args,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False},
-    )
+    """Run a verb.
+
+    Returns:
+        0, or the exit code of a mistake that was told: 2 configuration, 3 data, 5 checkpoint.
+    """
+    args = sys.argv[1:] if args is None else args
+    Parser.words = args
+    _importable(args)
+    _quiet()
+    try:
+        GeoPixCLI(
+            GeoPixTask,
+            GeoPixData,
+            args=args,
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False, "default_root_dir": "runs/unnamed"},
+        )
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except Exception as error:
+        told = tell(error)
+        if told is None:
+            raise
+        code, message = told
+        if os.environ.get("GEOPIX_TRACE") == "1":
+            traceback.print_exc()
+        print(f"geopix: {message}", file=sys.stderr)
+        return code
     return 0

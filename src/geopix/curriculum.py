@@ -6,7 +6,6 @@ GeoPix trains in two stages (arXiv 2501.06828); what each of them trains is not 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise

@@ -12,8 +12,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 # Set by LightningCLI while it builds a task; asking it is the only way to tell a task built from a config from one built by hand.
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor
+from torch.optim import Optimizer
 
-from geopix import __version__
+from geopix.checkpoint import check_checkpoint, manifest, trained_state, use_own_options
 from geopix.losses import LossWeights, loss_terms, weight_of
 from geopix.model import GeoPixModel
 from geopix.scoring import Scores
@@ -85,15 +86,19 @@ class GeoPixTask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """All that is trainable by construction, whatever the stage, so that a resumed run finds the optimizer that it left."""
+        optimizer = self._plain_optimizer()
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+
+    def _plain_optimizer(self) -> Optimizer:
+        """The optimizer as configured, before any schedule has touched its rates."""
         parameters = [parameter for name, parameter in self.named_parameters() if name in self.trainable]
         groups = [
             {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
             {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = self.optimizer([group for group in groups if group["params"]])
-        if self.scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+        return self.optimizer([group for group in groups if group["params"]])
 
     # ------------------------------------------------------------------ evaluation
 
@@ -148,53 +153,22 @@ class GeoPixTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained and what moves with it (buffers, the tokenizer), and say what that is."""
-        frozen = {name for name, _ in self.named_parameters()} - self.trainable
-        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name not in frozen}
-        checkpoint["geopix"] = {
-            "version": __version__,
-            "trained": sorted(self.trainable),
-            "needs": sorted({".".join(name.split(".")[1:2]) for name in frozen}),
-            "classes": list(self.net.classes),
-            "bands": self.net.encoder.bands,
-            "seg_tokens": len(self.net.llm.seg_ids),
-        }
+        names = [name for name, _ in self.named_parameters()]
+        checkpoint["state_dict"] = trained_state(checkpoint["state_dict"], names, self.trainable)
+        said = manifest(
+            names, self.trainable, classes=self.net.classes, bands=self.net.encoder.bands, seg_tokens=len(self.net.llm.seg_ids), hparams=self.hparams
+        )
+        checkpoint["geopix"] = {**said, **checkpoint.get("geopix", {})}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that does not cover what this model trains.
+        """Refuse a checkpoint that does not cover what this model trains; a resumed optimizer takes the options of this run.
 
         Raises:
-            ValueError: naming what is missing, what is too much, and what has another shape or class vocabulary.
+            CheckpointError: naming what is missing, what is too much, and what has another shape or class vocabulary.
         """
-        check_checkpoint(self, checkpoint)
-
-
-def check_checkpoint(task: GeoPixTask, checkpoint: dict[str, Any]) -> None:
-    """Compare a checkpoint with a task before anything is loaded.
-
-    Raises:
-        ValueError: naming every trainable parameter that is missing or has another shape, everything that the model has no place for, and a
-            class vocabulary that differs.
-    """
-    if "geopix" not in checkpoint:
-        raise ValueError("this is no geopix checkpoint: it has no manifest under 'geopix'. Give a file that geopix fit wrote.")
-    state, own = checkpoint["state_dict"], task.state_dict()
-    missing = sorted(name for name in task.trainable if name not in state)
-    extra = sorted(name for name in state if name not in own)
-    reshaped = [
-        f"{name}: {tuple(state[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
-        for name in sorted(state)
-        if name in own and isinstance(own[name], Tensor) and own[name].shape != state[name].shape
-    ]
-    problems = [f"{len(names)} {what}, such as {names[0]}" for what, names in (("missing", missing), ("without a place in the model", extra)) if names]
-    problems += [f"{len(reshaped)} of another shape, such as {reshaped[0]}"] if reshaped else []
-    classes = checkpoint["geopix"]["classes"]
-    if classes != list(task.net.classes):
-        problems.append(f"the memory's classes differ: {classes} in the checkpoint, {list(task.net.classes)} in the model")
-    if problems:
-        raise ValueError(
-            "the checkpoint does not fit the model: " + "; ".join(problems) + ". Use the configuration it was trained with (config.yaml beside it), "
-            "or drop the options that change shapes."
-        )
+        check_checkpoint(checkpoint, self.state_dict(), self.trainable, self.net.classes)
+        if "optimizer_states" in checkpoint and self.trainable:
+            use_own_options(checkpoint, self._plain_optimizer())
 
 
 def _names_by_dialogue(batch: Batch) -> list[list[str | None]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from geopix.data.frame import letterbox, letterbox_masks
 from geopix.data.images import Scaling, describe, image_size, read_image
@@ -65,6 +66,7 @@ class InstructRecords:
         if not self.path.is_file():
             raise FileNotFoundError(f"the records {self.path} do not exist. Expected a JSONL file, one record per line (docs/data.md).")
         self._splits: Counter[str] = Counter()
+        self._positions: dict[str, int] = {}
         self._offsets, self._lines = self._find_lines()
 
     def __len__(self) -> int:
@@ -102,6 +104,13 @@ class InstructRecords:
     def tasks(self, index: int) -> tuple[str, ...]:
         """The task of each dialogue of the record at ``index``."""
         return tuple(entry.get("task", DEFAULT_TASK) for entry in self._record(index).get("dialogues", []))
+
+    def original(self, key: str) -> tuple[Path, Float32[np.ndarray, "c h w"]]:
+        """The file of the image with this key, and its values in 0..1 at its own size."""
+        if not self._positions:
+            self._positions = {_key(self._record(index)): index for index in range(len(self))}
+        path = self._locate(self._record(self._positions[key])["image"])
+        return path, read_image(path, self.bands, self.scale)[0]
 
     def num_bands(self) -> int:
         """Bands of every image, taken from the first record."""
@@ -220,10 +229,24 @@ class RealImages(Source):
         dialogues: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.records = InstructRecords(path, size=size, root=root, split=split, bands=bands, low=low, high=high)
+        self._open = partial(InstructRecords, path, size=size, root=root, split=split, bands=bands, low=low, high=high)
+        self._called = f"{Path(path).name}{'' if split is None else f' {split}'}", f"at {size} px"
         self.dialogues, self.seed = dialogues, seed
-        self.count = len(self.records)
-        self.title = f"{Path(path).name}{'' if split is None else f' {split}'}, {self.count} images at {size} px"
+
+    @cached_property
+    def records(self) -> InstructRecords:
+        """The records, opened when first needed: a verb does without the files of sources that it does not read."""
+        return self._open()
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        """Images of the split."""
+        return len(self.records)
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """File, split, number of images and size."""
+        return f"{self._called[0]}, {self.count} images {self._called[1]}"
 
     @property
     def bands(self) -> int:  # type: ignore[override]
@@ -233,6 +256,10 @@ class RealImages(Source):
     def check(self) -> None:
         """See :meth:`InstructRecords.check`."""
         self.records.check()
+
+    def original(self, key: str) -> tuple[Path, Float32[np.ndarray, "c h w"]]:
+        """See :meth:`InstructRecords.original`."""
+        return self.records.original(key)
 
     def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
         """One image with its dialogues. A task that the mix does not name or gives the weight 0 is left out.

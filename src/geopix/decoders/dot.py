@@ -45,7 +45,7 @@ class DotDecoder(MaskDecoder):
         """Masks at the size of the finest map; with a memory, ``auxiliary`` holds the first look."""
         image = self._fuse(features)
         query = self.query(prompts.mean(1))
-        first = self._draw(self.embed(image)[image_index], query)
+        first = self._draw(self.embed(image).index_select(0, image_index), query)
         if recall is None:
             return Drawing(first, image_index)
         second = self._draw(self.embed(recall(image, image_index, first, 0)), query)

@@ -62,6 +62,8 @@ class MultiScaleDecoder(MaskDecoder):
         tokens_per_level: segmentation tokens that each level reads.
         depth, heads, mlp_dim: blocks, heads and MLP width of each level's transformer.
         prompt_hidden: hidden width of the prompt projection; ``prompt_dim`` by default.
+        recalls: the levels that take a second look through the memory; all of them by default, as in the paper. A look costs as much as the
+            level itself, and the finest level costs the most.
 
     Raises:
         ValueError: when ``levels`` is empty or names a map that the encoder does not have.
@@ -81,6 +83,7 @@ class MultiScaleDecoder(MaskDecoder):
         heads: int = 8,
         mlp_dim: int = 2048,
         prompt_hidden: int | None = None,
+        recalls: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         chosen = (-1, -min(2, len(channels))) if levels is None else tuple(levels)
@@ -93,7 +96,10 @@ class MultiScaleDecoder(MaskDecoder):
         self.grid = grid
         self.tokens_per_level = tokens_per_level
         self.num_tokens = num_levels * tokens_per_level
-        self.memory_channels = (dim,) * num_levels
+        self.recalls = tuple(range(num_levels)) if recalls is None else tuple(recalls)
+        if not set(self.recalls) <= set(range(num_levels)):
+            raise ValueError(f"recalls {self.recalls} must name levels of the decoder, which has {num_levels}, counted from 0.")
+        self.memory_channels = (dim,) * len(self.recalls)
 
         hidden = prompt_dim if prompt_hidden is None else prompt_hidden
         self.prompt_proj = mlp(prompt_dim, hidden, dim)
@@ -105,13 +111,22 @@ class MultiScaleDecoder(MaskDecoder):
         self.transformers = nn.ModuleList(TwoWayTransformer(dim, depth=depth, heads=heads, mlp_dim=mlp_dim) for _ in chosen)
         self.quality_token = nn.Parameter(torch.randn(1, dim))
         self.mask_tokens = nn.Parameter(torch.randn(NUM_MASK_TOKENS, dim))
-        self.level_embed = nn.Parameter(torch.randn(num_levels, dim))
+        self.level_embed = nn.Parameter(0.1 * torch.randn(num_levels, dim))
         self.no_mask = nn.Parameter(torch.randn(dim))
 
         self.upsample = Upscale(dim, dim) if num_levels > 1 else None
         self.output_upscale = Upscale(dim, dim // 8)
         self.mask_mlp = mlp(dim, dim, dim, dim // 8)
         self.quality_mlp = mlp(dim, dim, dim, 1)
+        self._start()
+
+    def _start(self) -> None:
+        """Prompts as loud as the learned tokens beside them, and masks that vary: from PyTorch's own start neither has a voice for many steps."""
+        for layers in (self.prompt_proj, self.mask_mlp):
+            for layer in layers:
+                if isinstance(layer, nn.Linear):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)
 
     def forward(
         self,
@@ -136,12 +151,12 @@ class MultiScaleDecoder(MaskDecoder):
         for level, neck in enumerate(self.necks):
             image = neck(features[self.levels[level]], size)
             query = queries[:, level]
-            if recall is None:
+            if recall is None or level not in self.recalls:
                 logits, quality = self._draw(image, image_index, query, logits, level)
             else:
                 coarse, _ = self._draw(image, image_index, query, logits, level)
                 auxiliary.append(coarse)
-                logits, quality = self._draw(recall(image, image_index, coarse, level), None, query, logits, level)
+                logits, quality = self._draw(recall(image, image_index, coarse, self.recalls.index(level)), None, query, logits, level)
             refined.append(logits)
             auxiliary.append(logits)
         masks = [F.interpolate(mask[:, None], size=refined[-1].shape[-2:], mode="bilinear", align_corners=False)[:, 0] for mask in refined[:-1]]
@@ -179,7 +194,7 @@ class MultiScaleDecoder(MaskDecoder):
         if previous is None:
             cells = cells + no_mask
         if image_index is not None:
-            cells = cells[image_index]
+            cells = cells.index_select(0, image_index)
         if previous is not None:
             cells = torch.addcmul(no_mask, cells, 1 + previous.sigmoid()[..., None].to(cells.dtype))
         rows, columns = cells.shape[1:3]
@@ -187,6 +202,5 @@ class MultiScaleDecoder(MaskDecoder):
         own = torch.cat([self.quality_token, self.mask_tokens])
         tokens = torch.cat([own.expand(len(query), -1, -1), query[:, None].to(own.dtype)], dim=1) + self.level_embed[level]
         tokens, cells = self.transformers[level](tokens, cells.flatten(1, 2), self.positions[level](rows, columns))
-        fine = self.output_upscale(cells.unflatten(1, (rows, columns)))
-        logits = torch.einsum("mhwsc,mc->mhws", fine, self.mask_mlp(tokens[:, 1]))
+        logits = self.output_upscale.project(cells.unflatten(1, (rows, columns)), self.mask_mlp(tokens[:, 1]))
         return unfold_cells(logits), tokens[:, 0]

@@ -58,8 +58,9 @@ class TokensReadImage(Projections):
         num_tokens, dim = tokens.shape[1:]
         key = self.k_proj.weight.view(self.heads, self.head_dim, dim)
         value = self.v_proj.weight.view(self.heads, self.head_dim, dim)
-        queries = torch.einsum("mthe,hed->mhtd", self._split(self.q_proj(tokens)), key).flatten(1, 2)
-        read = F.scaled_dot_product_attention(queries[:, None], placed[:, None], cells[:, None], scale=self.head_dim**-0.5)
+        queries = torch.einsum("mthe,hed->mhtd", self._split(self.q_proj(tokens)) * self.head_dim**-0.5, key).flatten(1, 2)
+        # Plain products: with so few queries the scores are small, and on CPUs the fused kernel's backward is slower.
+        read = torch.bmm(torch.bmm(queries, placed.transpose(1, 2)).softmax(-1), cells)
         read = torch.einsum("mhtd,hed->mthe", read.view(-1, self.heads, num_tokens, dim), value).flatten(2)
         return self.out_proj(read + self.v_proj.bias)
 
@@ -74,12 +75,13 @@ class ImageReadsTokens(Projections):
         v = self._split(self.v_proj(values))
         query = self.q_proj.weight.view(self.heads, self.head_dim, dim)
         out = self.out_proj.weight.view(dim, self.heads, self.head_dim)
-        folded_keys = torch.einsum("mthe,hed->mdht", k, query).flatten(2)
+        folded_keys = torch.einsum("mthe,hed->mhtd", k, query).flatten(1, 2)
         offset = torch.einsum("mthe,he->mht", k, self.q_proj.bias.view(self.heads, self.head_dim)).flatten(1)
         folded_values = torch.einsum("mthe,dhe->mhtd", v, out).flatten(1, 2)
-        scores = torch.baddbmm(offset[:, None].to(placed.dtype), placed, folded_keys)
-        weights = scores.unflatten(-1, (self.heads, num_tokens)).softmax(-1).flatten(2)
-        return torch.baddbmm(self.out_proj.bias.to(weights.dtype), weights, folded_values)
+        # Cells last: a softmax over six neighbours in memory is slow, over six rows it is not.
+        scores = torch.bmm(folded_keys, placed.transpose(1, 2)) + offset[..., None]
+        weights = scores.unflatten(1, (self.heads, num_tokens)).softmax(2).flatten(1, 2)
+        return torch.baddbmm(self.out_proj.bias.to(weights.dtype), weights.transpose(1, 2), folded_values)
 
 
 class TwoWayBlock(nn.Module):
@@ -177,6 +179,18 @@ class Upscale(nn.Module):
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
         new = F.linear(cells, weight, self.bias.repeat(4)).unflatten(-1, (4, -1))
         return F.gelu(self.norm(new))
+
+    def project(self, cells: Float[Tensor, "m h w c"], vectors: Float[Tensor, "m e"]) -> Float[Tensor, "m h w 4"]:
+        """Dot products of the new cells with one vector per row, the same as ``(self(cells) * vectors).sum(-1)``.
+
+        With cells last the norm over few channels is several times as fast; centred weights take its mean out beforehand.
+        """
+        weight = self.weight - self.weight.mean(1, keepdim=True)
+        bias = (self.bias - self.bias.mean()).repeat(4)[:, None]
+        new = (weight.permute(2, 3, 1, 0).flatten(0, 2) @ cells.flatten(1, 2).transpose(1, 2)).add(bias).unflatten(1, (4, -1))
+        new = new * torch.rsqrt(new.square().mean(2, keepdim=True) + self.norm.eps)
+        new = F.gelu(torch.addcmul(self.norm.bias.to(new.dtype)[:, None], new, self.norm.weight.to(new.dtype)[:, None]))
+        return (vectors[:, None, None] @ new).squeeze(2).transpose(1, 2).unflatten(1, cells.shape[1:3])
 
 
 def unfold_cells(new: Float[Tensor, "m h w 4 *c"]) -> Float[Tensor, "m 2*h 2*w *c"]:

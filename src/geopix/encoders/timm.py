@@ -114,7 +114,8 @@ class TimmEncoder(VisionEncoder):
             )
         stride = max(self.strides)
         normal = ((images - self.mean.to(images)) / self.std.to(images)).to(self.mean.dtype)
-        padded = F.pad(normal, (0, -width % stride, 0, -height % stride))
+        # Measured for ResNets in bfloat16 on a CPU: 1.4 times as fast with channels last, equal maps in float32; no difference for ConvNeXt.
+        padded = F.pad(normal, (0, -width % stride, 0, -height % stride)).contiguous(memory_format=torch.channels_last)
         maps = self.net.forward_intermediates(padded, indices=self._levels, norm=False, output_fmt="NCHW", intermediates_only=True)
         return [level[..., : -(-height // step), : -(-width // step)] for level, step in zip(maps, self.strides, strict=True)]
 

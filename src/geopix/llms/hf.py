@@ -40,7 +40,7 @@ class LoRA:
     """
 
     rank: int = 8
-    alpha: float = 16
+    alpha: int = 16
     dropout: float = 0.05
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
@@ -182,9 +182,12 @@ class HFLanguageModel(LanguageModel):
 
     def _states(self, embeds: Tensor, attend: Tensor, cache: DynamicCache | None) -> Tensor:
         positions = (attend.long().cumsum(1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
-        base = self.lm.base_model
-        return base(
-            inputs_embeds=embeds.to(self.lm.dtype), attention_mask=attend, position_ids=positions, past_key_values=cache, use_cache=cache is not None
+        return self.lm.base_model(
+            inputs_embeds=embeds.to(self.lm.get_input_embeddings().weight.dtype),
+            attention_mask=attend,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
         ).last_hidden_state
 
 
@@ -216,14 +219,14 @@ def _random(source: dict[str, Setting], chat: Chat, dtype: torch.dtype) -> PreTr
     unknown = sorted(set(settings) - set(type(config)().to_dict()) - set(config.attribute_map) - {"rope_theta", "rope_scaling"})
     if unknown:
         raise ValueError(f"source: a config of model_type {kind!r} has no {', '.join(unknown)}; it would be ignored. Correct the name or remove it.")
-    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> PreTrainedModel:
     """A model with all of its weights, from a folder or the hub."""
     _check_folder(name)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="sdpa", output_loading_info=True)
+        model, report = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ValueError(f"source: no language model could be read from {name!r}: {_line(error)}. {_next_step(name)}") from error
     missing = sorted(report["missing_keys"])
@@ -277,3 +280,6 @@ def _adapt(lm: PreTrainedModel, lora: LoRA, seg_ids: tuple[int, ...]) -> None:
     except ValueError as error:
         names = sorted({name.rpartition(".")[2] for name, module in lm.base_model.named_modules() if isinstance(module, nn.Linear)})
         raise ValueError(f"lora.targets: {list(lora.targets)} cannot be adapted in {type(lm).__name__}: expected some of {names}. {_line(error)}") from error
+    for parameter in lm.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # steps of a small learning rate vanish in bfloat16

@@ -79,9 +79,9 @@ class Chat:
         self._mask = re.compile(f"{self._special.pattern}|[\ue000-\ue003]")
         self._cache: dict[tuple[str, bool], tuple[int, ...]] = {}
         self._layouts: dict[int, tuple[Layout, ...]] = {}
-        self.image_id, *seg_ids = tokenizer.convert_tokens_to_ids([IMAGE, *names])
+        self.image_id, *seg_ids = self._look_up([IMAGE, *names])
         self.seg_ids = tuple(seg_ids)
-        self.special_ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(specials)))
+        self.special_ids = frozenset(self._look_up(sorted(specials)))
         self._check_tokens([IMAGE, *names], [self.image_id, *seg_ids])
         self._seg_text = "".join(names)
         end = self.layouts(2)[-1].end
@@ -113,7 +113,9 @@ class Chat:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text up to the end of the answer. A complete run of ``seg_ids`` reads ``[SEG]``; other special tokens are not shown."""
-        text, chunk, index = [""], [], 0
+        text: list[str] = [""]
+        chunk: list[int] = []
+        index = 0
         while index < len(ids) and ids[index] not in self.stop_ids:
             if tuple(ids[index : index + len(self.seg_ids)]) == self.seg_ids:
                 text += [self._plain(chunk, first=len(text) == 1), SEG]
@@ -180,6 +182,10 @@ class Chat:
         """White space at both ends is dropped, as chat templates do; what looks like a special token is marked to be spelled out."""
         return self._mask.sub(lambda match: f"\ue002{match.group()}\ue003", text.strip())
 
+    def _look_up(self, tokens: list[str]) -> list[int]:
+        found = self.tokenizer.convert_tokens_to_ids(tokens)
+        return found if isinstance(found, list) else [found]
+
     def _raw(self, text: str) -> list[int]:
         if isinstance(self.tokenizer, PreTrainedTokenizerFast):
             return list(self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)  # a tenth of the time of the call below
@@ -187,8 +193,9 @@ class Chat:
 
     def _plain(self, ids: list[int], *, first: bool) -> str:
         """Text of ordinary ids, with the space between them and a ``[SEG]`` before; spelled-out text never reads ``[SEG]``."""
-        text = self.tokenizer.decode(ids if first else [self.seg_ids[0], *ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return str(text if first else text.removeprefix("[SEG0]")).replace(SEG, "(SEG)")
+        shown = ids if first else [self.seg_ids[0], *ids]
+        text = str(self.tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return (text if first else text.removeprefix("[SEG0]")).replace(SEG, "(SEG)")
 
     def _check_tokens(self, names: list[str], ids: list[int]) -> None:
         for name, index in zip(names, ids, strict=True):

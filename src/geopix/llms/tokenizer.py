@@ -69,6 +69,7 @@ def _lines(corpus: Corpus) -> Iterator[str]:
     for text in corpus.texts():
         found = found or bool(text.strip())
         yield text
+        yield f" {text}"  # as it stands in a dialogue, where something goes before
     if not found:
         raise ValueError(f"corpus: {type(corpus).__name__}.texts() gave no text to train a tokenizer from; expected prompts and answers. Check its data.")
     for _ in range(_WEIGHT):

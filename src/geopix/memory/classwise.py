@@ -15,6 +15,14 @@ from geopix.contracts import Memory
 MASK_PATCH = 4
 """Mask pixels per cell along each side, given to the mask's encoder; GeoPix's first masks are two or four times as fine as its features."""
 
+FEW_KEYS = 256
+"""Up to here attention is plain matrix products: the scores are small, and on CPUs the fused kernel's backward takes two to three times as long."""
+
+
+def plain_attention(q: Float[Tensor, "*m n e"], k: Float[Tensor, "*m t e"], v: Float[Tensor, "*m t e"]) -> Float[Tensor, "*m n e"]:
+    """Scaled dot-product attention as two matrix products."""
+    return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
+
 
 class Attention(nn.Module):
     """Multi-head attention. Keys carry no bias: it adds the same to all scores of a query, which softmax ignores."""
@@ -29,10 +37,9 @@ class Attention(nn.Module):
 
     def forward(self, queries: Float[Tensor, "m n d"], keys: Float[Tensor, "m t d"], values: Float[Tensor, "m t d"]) -> Float[Tensor, "m n d"]:
         """What each query reads."""
-        q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.q_proj(queries), self.k_proj(keys), self.v_proj(values))
-        )
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.q_proj(queries), self.k_proj(keys), self.v_proj(values)))
+        attend = plain_attention if keys.shape[1] <= FEW_KEYS else F.scaled_dot_product_attention
+        return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class ObjectEncoder(nn.Module):
@@ -53,7 +60,7 @@ class ObjectEncoder(nn.Module):
         """Cells that know the image and the object, with channels last; the mask is ``MASK_PATCH`` times as fine as the features."""
         rows, columns = features.shape[-2:]
         patches = mask.unflatten(2, (columns, MASK_PATCH)).unflatten(1, (rows, MASK_PATCH)).permute(0, 2, 4, 1, 3).flatten(1, 2)
-        x = features + self.mask(patches)
+        x = (features + self.mask(patches)).contiguous(memory_format=torch.channels_last)
         mixed = self.channel(self.norm(self.spatial(x).permute(0, 2, 3, 1)))
         return x.permute(0, 2, 3, 1) + self.scale * mixed
 
@@ -63,14 +70,14 @@ class MemoryAttention(nn.Module):
 
     Args:
         dim: width of cells and slots.
-        heads: attention heads.
+        heads: attention heads among the slots; among the cells there is one, as in GeoPix.
         ffn: hidden width of the MLP.
     """
 
     def __init__(self, dim: int, heads: int, ffn: int) -> None:
         super().__init__()
         self.norm_space = nn.LayerNorm(dim)
-        self.space = Attention(dim, heads)
+        self.space = Attention(dim, 1)
         self.norm_read = nn.LayerNorm(dim)
         self.read = Attention(dim, heads)
         self.norm_ffn = nn.LayerNorm(dim)
@@ -162,7 +169,7 @@ class ClasswiseMemory(Memory):
         size = (features.shape[-2], features.shape[-1])
         rows, columns = self._attended(size)
         pooled = features if (rows, columns) == size else F.adaptive_avg_pool2d(features, (rows, columns))
-        seen = self.project_in[level](pooled)[image_index]
+        seen = self.project_in[level](pooled).index_select(0, image_index)
         mask = resize(mask_logits.sigmoid(), (MASK_PATCH * rows, MASK_PATCH * columns))
 
         cells = self.encoder(seen, mask).flatten(1, 2)
@@ -171,7 +178,7 @@ class ClasswiseMemory(Memory):
         change = (self.project_out[level](read) * self.gains[level]).transpose(1, 2).unflatten(-1, (rows, columns))
         if (rows, columns) != size:
             change = F.interpolate(change, size=size, mode="bilinear", align_corners=False)
-        return features[image_index] + change.to(features.dtype)
+        return features.index_select(0, image_index) + change.to(features.dtype)
 
     def _attended(self, size: tuple[int, int]) -> tuple[int, int]:
         shrink = min(1.0, self.grid / max(size))

@@ -40,23 +40,23 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "baseball diamond": Kind((55, 85), (1.0, 1.0), (0, 0), 0),
-    "basketball court": Kind((26, 32), (0.53, 0.58), (0, 0), 0, ("orange", "blue", "green", "red", "grey", "brown")),
-    "bridge": Kind((35, 120), (0.12, 0.2), (7, 10), 2),
-    "building": Kind((9, 45), (0.45, 0.95), (4, 11), 4, ("red", "brown", "grey", "white", "blue", "orange", "green")),
-    "ground track field": Kind((150, 178), (0.5, 0.55), (0, 0), 0),
-    "harbour": Kind((35, 90), (0.09, 0.16), (2, 3), 1, ("grey", "brown", "white")),
-    "helicopter": Kind((12, 19), (0.8, 0.85), (3, 4), 3, ("red", "yellow", "white", "blue", "orange", "green", "black")),
-    "helipad": Kind((18, 26), (1.0, 1.0), (0, 0), 0, ("grey", "blue", "red", "green")),
-    "large vehicle": Kind((9, 17), (0.19, 0.26), (3, 4), 3, ("white", "red", "blue", "yellow", "green", "orange")),
-    "plane": Kind((22, 55), (0.88, 1.0), (5, 8), 3, ("white", "white", "grey", "red", "blue", "yellow")),
-    "roundabout": Kind((34, 54), (1.0, 1.0), (0, 0), 0),
-    "ship": Kind((9, 90), (0.2, 0.32), (2, 6), 1, ("white", "grey", "red", "orange", "yellow", "blue", "brown", "green", "black")),
-    "small vehicle": Kind((4.2, 5.4), (0.4, 0.46), (1.5, 2), 3, ("white", "grey", "black", "red", "blue", "yellow", "green", "orange")),
-    "soccer field": Kind((80, 108), (0.6, 0.68), (0, 0), 0),
-    "storage tank": Kind((11, 38), (1.0, 1.0), (7, 13), 4, ("white", "white", "grey", "brown", "green", "red")),
-    "swimming pool": Kind((8, 22), (0.45, 0.65), (0, 0), 0, ("blue",)),
-    "tennis court": Kind((33, 37), (0.47, 0.52), (0, 0), 0, ("blue", "green", "red", "orange")),
+    "baseball diamond": Kind((55.0, 85.0), (1.0, 1.0), (0.0, 0.0), 0),
+    "basketball court": Kind((26.0, 32.0), (0.53, 0.58), (0.0, 0.0), 0, ("orange", "blue", "green", "red", "grey", "brown")),
+    "bridge": Kind((35.0, 120.0), (0.12, 0.2), (7.0, 10.0), 2),
+    "building": Kind((9.0, 45.0), (0.45, 0.95), (4.0, 11.0), 4, ("red", "brown", "grey", "white", "blue", "orange", "green")),
+    "ground track field": Kind((150.0, 178.0), (0.5, 0.55), (0.0, 0.0), 0),
+    "harbour": Kind((35.0, 90.0), (0.09, 0.16), (2.0, 3.0), 1, ("grey", "brown", "white")),
+    "helicopter": Kind((12.0, 19.0), (0.8, 0.85), (3.0, 4.0), 3, ("red", "yellow", "white", "blue", "orange", "green", "black")),
+    "helipad": Kind((18.0, 26.0), (1.0, 1.0), (0.0, 0.0), 0, ("grey", "blue", "red", "green")),
+    "large vehicle": Kind((9.0, 17.0), (0.19, 0.26), (3.0, 4.0), 3, ("white", "red", "blue", "yellow", "green", "orange")),
+    "plane": Kind((22.0, 55.0), (0.88, 1.0), (5.0, 8.0), 3, ("white", "white", "grey", "red", "blue", "yellow")),
+    "roundabout": Kind((34.0, 54.0), (1.0, 1.0), (0.0, 0.0), 0),
+    "ship": Kind((9.0, 90.0), (0.2, 0.32), (2.0, 6.0), 1, ("white", "grey", "red", "orange", "yellow", "blue", "brown", "green", "black")),
+    "small vehicle": Kind((4.2, 5.4), (0.4, 0.46), (1.5, 2.0), 3, ("white", "grey", "black", "red", "blue", "yellow", "green", "orange")),
+    "soccer field": Kind((80.0, 108.0), (0.6, 0.68), (0.0, 0.0), 0),
+    "storage tank": Kind((11.0, 38.0), (1.0, 1.0), (7.0, 13.0), 4, ("white", "white", "grey", "brown", "green", "red")),
+    "swimming pool": Kind((8.0, 22.0), (0.45, 0.65), (0.0, 0.0), 0, ("blue",)),
+    "tennis court": Kind((33.0, 37.0), (0.47, 0.52), (0.0, 0.0), 0, ("blue", "green", "red", "orange")),
 }
 
 CLASSES: tuple[str, ...] = tuple(sorted(KINDS))
@@ -96,14 +96,14 @@ class Ground:
 
 
 GROUNDS: dict[str, Ground] = {
-    "grass": Ground((98, 122, 64), 12, 0, 11),
-    "dry grass": Ground((150, 146, 96), 12, 0, 12),
-    "lawn": Ground((84, 116, 56), 8, 0, 8),
-    "soil": Ground((168, 142, 108), 12, 1, 11),
-    "asphalt": Ground((88, 89, 93), 10, 2, 5),
-    "concrete": Ground((176, 172, 162), 9, 2, 6),
-    "water": Ground((34, 68, 88), 9, 3, 7),
-    "sand": Ground((206, 188, 146), 8, 1, 6),
+    "grass": Ground((98, 122, 64), 12, 0, 11.0),
+    "dry grass": Ground((150, 146, 96), 12, 0, 12.0),
+    "lawn": Ground((84, 116, 56), 8, 0, 8.0),
+    "soil": Ground((168, 142, 108), 12, 1, 11.0),
+    "asphalt": Ground((88, 89, 93), 10, 2, 5.0),
+    "concrete": Ground((176, 172, 162), 9, 2, 6.0),
+    "water": Ground((34, 68, 88), 9, 3, 7.0),
+    "sand": Ground((206, 188, 146), 8, 1, 6.0),
 }
 
 
@@ -115,6 +115,7 @@ class Level:
         count: fewest and most things in a scene.
         zoom: factor on the ground that an image covers; more ground means smaller things.
         smallest: things shorter than this many pixels (of a 128 px image) are left out.
+        small: largest share of things shorter than 13 such pixels.
         lean: how much larger things are preferred: a thing's chance goes with its length to this power.
         contrast: least distance in RGB between a thing's paint and its ground.
         canopy: chance that a tree may stand where it hides a part of a thing; a quarter of it is the chance that a thing gets such a tree.
@@ -127,6 +128,7 @@ class Level:
     count: tuple[int, int]
     zoom: tuple[float, float]
     smallest: float
+    small: float
     lean: float
     contrast: float
     canopy: float
@@ -137,8 +139,14 @@ class Level:
 
 
 LEVELS: dict[str, Level] = {
-    "easy": Level(count=(3, 6), zoom=(0.6, 0.8), smallest=10, lean=1.2, contrast=110, canopy=0.02, trees=0.6, edge=0.15, haze=0.0, noise=1.5),
-    "standard": Level(count=(6, 13), zoom=(0.58, 0.92), smallest=4.2, lean=2.4, contrast=95, canopy=0.2, trees=1.0, edge=0.35, haze=0.1, noise=2.5),
-    "hard": Level(count=(12, 26), zoom=(0.85, 1.35), smallest=4, lean=1.1, contrast=60, canopy=0.7, trees=1.5, edge=0.5, haze=0.35, noise=4.5),
+    "easy": Level(
+        count=(3, 6), zoom=(0.6, 0.8), smallest=10.0, small=0.3, lean=1.2, contrast=110.0, canopy=0.02, trees=0.6, edge=0.15, haze=0.0, noise=1.5,
+    ),
+    "standard": Level(
+        count=(6, 13), zoom=(0.62, 1.0), smallest=4.0, small=0.34, lean=1.6, contrast=95.0, canopy=0.2, trees=1.0, edge=0.35, haze=0.1, noise=2.5,
+    ),
+    "hard": Level(
+        count=(12, 26), zoom=(0.85, 1.35), smallest=4.0, small=0.55, lean=1.0, contrast=60.0, canopy=0.7, trees=1.5, edge=0.5, haze=0.35, noise=4.5,
+    ),
 }
 """``easy`` (few, large, little hidden), ``standard`` (the median scene has 8 things), ``hard`` (crowds of small things, haze, canopies)."""

@@ -19,6 +19,8 @@ from geopix.data.scenes.shapes import LOOKS, Brief, Look
 
 REFERENCE = 128
 """Image size in pixels at which a level's sizes are meant."""
+SMALL = 13
+"""Length in such pixels below which a thing is small: the box of one that lies askew has sides of less than 12."""
 CROWD = 1.0
 """How far many slots of one class are kept from crowding out the rest: 0 not at all, 1 every class alike."""
 
@@ -50,7 +52,8 @@ class View:
         factor = scale / self.gsd * (1 << SHIFT)
         cos, sin = math.cos(self.turn) * factor, math.sin(self.turn) * factor
         centre = (self.size * scale / 2 - 0.5) * (1 << SHIFT)
-        return (points @ np.array([[cos, sin], [-sin, cos]]) + centre).astype(np.int32)
+        fixed: Int32[ndarray, "*n 2"] = (points @ np.array([[cos, sin], [-sin, cos]]) + centre).astype(np.int32)
+        return fixed
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def choose(plan: Plan, view: View, level: Level, paints: dict[str, RGB]) -> list
     for road in plan.roads:
         cv2.fillPoly(occupied, [view.fixed(road, 1)], 1, cv2.LINE_8, SHIFT)
     things: list[Thing] = []
+    spare = round(level.small * wanted)
     for slot in _order(plan, level):
         if len(things) >= wanted:
             break
@@ -100,6 +104,10 @@ def choose(plan: Plan, view: View, level: Level, paints: dict[str, RGB]) -> list
             continue
         if not slot.must and int(occupied[thing.window][thing.footprint].max()) > slot.over:
             continue
+        if thing.length < SMALL * plan.extent / REFERENCE:
+            if not spare:
+                continue
+            spare -= 1
         taken_by = 1 if KINDS[thing.name].layer in (0, 2) else 2
         occupied[thing.window][thing.footprint] = taken_by
         things.append(thing)
@@ -118,7 +126,7 @@ def _order(plan: Plan, level: Level) -> list[Slot]:
         if slot.must:
             return -1.0
         low, high = slot.lengths or KINDS[slot.names[0]].lengths
-        weight = ((low + high) / plan.extent) ** level.lean / numbers[slot.names] ** CROWD
+        weight: float = ((low + high) / plan.extent) ** level.lean / numbers[slot.names] ** CROWD
         return plan.random.expovariate(1.0) / weight
 
     return sorted(plan.slots, key=key)

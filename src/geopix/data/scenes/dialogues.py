@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from geopix.data.scenes import questions
-from geopix.data.scenes.catalogue import CLASSES
 from geopix.data.scenes.expressions import Expression, Thing, View
 from geopix.data.scenes.phrases import ask, choose, describe, here, listing, refusal
 from geopix.data.scenes.records import Scene
@@ -117,7 +116,7 @@ def _single(view: View, rng: np.random.Generator, used: set[object]) -> Spoken |
         return None
     thing, expression = drawn
     used.add(expression)
-    turn = Turn(ask(rng, "segment/single", d=f"the {describe(expression, rng)}"), here(1))
+    turn = Turn(ask(rng, "segment/single", f"the {describe(expression, rng)}"), here(1))
     return Spoken((turn,), ((thing.index,),), (thing.name,), "segment/single", needs_more(view, thing))
 
 
@@ -129,7 +128,7 @@ def _box(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | No
     used.add(expression)
     x1, y1, x2, y2 = (round(100 * side) for side in thing.box)
     answer = f"It is at {{<{x1}><{y1}><{max(x2, x1 + 1)}><{max(y2, y1 + 1)}>}}."
-    return Spoken((Turn(ask(rng, "refer/box", d=f"the {describe(expression, rng)}"), answer),), (), (), "refer/box", needs_more(view, thing))
+    return Spoken((Turn(ask(rng, "refer/box", f"the {describe(expression, rng)}"), answer),), (), (), "refer/box", needs_more(view, thing))
 
 
 def _multi(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | None:
@@ -148,7 +147,7 @@ def _multi(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | 
         return None
     used.add(key)
     words = listing([f"the {describe(expression, rng)}" for expression in found.values()])
-    turn = Turn(ask(rng, "segment/many", d=words), here(len(found)))
+    turn = Turn(ask(rng, "segment/many", words), here(len(found)))
     return Spoken((turn,), tuple((index,) for index in found), tuple(expression.name for expression in found.values()), "segment/multi")
 
 
@@ -159,17 +158,17 @@ def _group(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | 
     found, expression = drawn
     used.add(expression)
     words = f"{choose(rng, ('all the', 'all', 'the'))} {describe(expression, rng, many=True)}"
-    return Spoken((Turn(ask(rng, "segment/many", d=words), here(1, many=True)),), (found,), (expression.name,), "segment/group")
+    return Spoken((Turn(ask(rng, "segment/many", words), here(1, many=True)),), (found,), (expression.name,), "segment/group")
 
 
 def _absent(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | None:
-    expression = draw_absent(view, rng, CLASSES, questions.ABSENT_WEIGHTS, present=rng.random() < 0.5)
+    expression = draw_absent(view, rng, present=rng.random() < 0.5)
     if expression is None or expression in used:
         return None
     used.add(expression)
     many = expression.how in ("plain", "cell") and rng.random() < 0.2
     words = f"{choose(rng, ('all the', 'all', 'the')) if many else 'the'} {describe(expression, rng, many=many)}"
-    turn = Turn(ask(rng, "segment/many" if many else "segment/single", d=words), refusal(expression, many=many))
+    turn = Turn(ask(rng, "segment/many" if many else "segment/single", words), refusal(expression, many=many))
     return Spoken((turn,), (), (), "segment/absent")
 
 
@@ -184,8 +183,8 @@ def _followup(view: View, rng: np.random.Generator, used: set[object]) -> Spoken
     used.add(expression)
     second, words = then
     turns = (
-        Turn(ask(rng, "segment/single", d=f"the {describe(expression, rng)}"), here(1)),
-        Turn(ask(rng, "segment/follow", d=words), here(1)),
+        Turn(ask(rng, "segment/single", f"the {describe(expression, rng)}"), here(1)),
+        Turn(ask(rng, "segment/follow", words), here(1)),
     )
     return Spoken(turns, ((first.index,), (second.index,)), (first.name, second.name), "segment/followup")
 

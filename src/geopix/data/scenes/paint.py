@@ -60,7 +60,8 @@ def project(points: Float[ndarray, "n 2"], pose: Pose, scale: int = 1) -> Int32[
     short = max(pose.width * scale - spare, 0.1) * one
     matrix = np.array([[long * cos, long * sin], [-short * sin, short * cos]])
     centre = ((pose.x * scale - 0.5) * one, (pose.y * scale - 0.5) * one)
-    return (points @ matrix + centre).astype(np.int32)
+    fixed: Int32[ndarray, "n 2"] = (points @ matrix + centre).astype(np.int32)
+    return fixed
 
 
 def draw(canvas: UInt8[ndarray, "h w 3"], parts: list[Part], pose: Pose, scale: int) -> None:
@@ -117,15 +118,17 @@ def tiles() -> Int8[ndarray, "512 512 4"]:
     def smooth(layer: int, sigma_x: float, sigma_y: float) -> Float[ndarray, "512 512"]:
         padded = np.pad(white[layer], 64, mode="wrap")
         soft = cv2.GaussianBlur(padded, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)[64:-64, 64:-64]
-        return soft / soft.std()
+        scaled: Float[ndarray, "512 512"] = soft / soft.std()
+        return scaled
 
-    grass = smooth(0, 12, 12) * 0.8 + smooth(1, 2.2, 2.2) * 0.5 + white[2] * 0.45
-    soil = smooth(1, 18, 18) * 0.7 + smooth(2, 3.5, 3.5) * 0.6 + white[3] * 0.25
-    asphalt = smooth(2, 14, 14) * 0.5 + smooth(3, 1.0, 1.0) * 0.4 + white[4] * 0.6
-    water = smooth(3, 22, 14) * 0.5 + smooth(4, 3.5, 1.1) * 0.7 + white[5] * 0.2
+    grass = smooth(0, 12.0, 12.0) * 0.8 + smooth(1, 2.2, 2.2) * 0.5 + white[2] * 0.45
+    soil = smooth(1, 18.0, 18.0) * 0.7 + smooth(2, 3.5, 3.5) * 0.6 + white[3] * 0.25
+    asphalt = smooth(2, 14.0, 14.0) * 0.5 + smooth(3, 1.0, 1.0) * 0.4 + white[4] * 0.6
+    water = smooth(3, 22.0, 14.0) * 0.5 + smooth(4, 3.5, 1.1) * 0.7 + white[5] * 0.2
     stacked = np.stack([grass, soil, asphalt, water], 2)
     stacked = stacked / stacked.std((0, 1)) * 42
-    return np.clip(np.rint(stacked), -127, 127).astype(np.int8)
+    levels: Int8[ndarray, "512 512 4"] = np.clip(np.rint(stacked), -127, 127).astype(np.int8)
+    return levels
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from geopix.data.scenes.catalogue import RGB
 
-Points = Float[ndarray, "n 2"]
+Points = Float[ndarray, "_ 2"]
 Rect = tuple[float, float, float, float]
 LINE: RGB = (226, 224, 214)
 YELLOW: RGB = (222, 190, 84)
@@ -69,7 +69,7 @@ class Plan:
     areas: list[tuple[str, Points]] = field(default_factory=list)
     roads: list[Points] = field(default_factory=list)
     paved: int | None = None
-    marks: list[tuple[RGB, Float[ndarray, "runs n 2"]]] = field(default_factory=list)
+    marks: list[tuple[RGB, Float[ndarray, "_ _ 2"]]] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
     trees: list[tuple[float, float, float]] = field(default_factory=list)
 
@@ -91,10 +91,10 @@ class Plan:
         low, high = np.stack([xs, np.full(len(xs), y1)], 1), np.stack([xs, np.full(len(xs), y2)], 1)
         self.marks.append((colour, np.stack([low, high], 1)))
 
-    def spots(self, low: float, high: float, step: float) -> Float[ndarray, " n"]:
-        """Positions ``step`` apart that fill a range from its middle; one at least."""
+    def spots(self, low: float, high: float, step: float, shift: float = 0.0) -> list[float]:
+        """Positions ``step`` apart that fill a range from its middle, all moved by ``shift``; one at least."""
         number = max(1, int((high - low) / step))
-        return (low + high) / 2 + (np.arange(number) - (number - 1) / 2) * step
+        return [(low + high) / 2 + shift + (place - (number - 1) / 2) * step for place in range(number)]
 
     def seen(self, x: float, y: float, margin: float = 0.0) -> bool:
         return x * x + y * y < (self.reach + margin) ** 2
@@ -103,7 +103,7 @@ class Plan:
 VEHICLES = ("small vehicle", "small vehicle", "small vehicle", "large vehicle")
 
 
-def road(plan: Plan, start: tuple[float, float], stop: tuple[float, float], width: float, names: tuple[str, ...] = VEHICLES, gap: float = 13) -> None:
+def road(plan: Plan, start: tuple[float, float], stop: tuple[float, float], width: float, names: tuple[str, ...] = VEHICLES, gap: float = 13.0) -> None:
     """A straight two-lane road, with vehicles that keep to the right."""
     (x1, y1), (x2, y2) = start, stop
     length = math.hypot(x2 - x1, y2 - y1)
@@ -123,13 +123,13 @@ def road(plan: Plan, start: tuple[float, float], stop: tuple[float, float], widt
     dashes = np.array([(x1, y1)]) + at * (ux, uy)
     plan.marks.append((LINE, np.stack([dashes, dashes + np.array((ux * 4, uy * 4))], 1)))
     heading = math.atan2(uy, ux)
-    for side in (-0.48, 0.48):
+    for lane in (-0.48, 0.48):
         start_at = plan.random.uniform(3, 9)
         for step in range(int((length - start_at) / gap)):
             shift = start_at + step * gap + plan.random.uniform(0, gap - 11)
-            x, y = x1 + ux * shift + nx * side, y1 + uy * shift + ny * side
+            x, y = x1 + ux * shift + nx * lane, y1 + uy * shift + ny * lane
             if plan.seen(x, y):
-                plan.slots.append(Slot(names, x, y, heading if side > 0 else heading + math.pi, "asphalt", (4.2, 12.0), over=True))
+                plan.slots.append(Slot(names, x, y, heading if lane > 0 else heading + math.pi, "asphalt", (4.2, 12.0), over=True))
 
 
 def scatter_trees(plan: Plan, box: Rect, spacing: float, radius: tuple[float, float] = (2.0, 4.5)) -> None:
@@ -152,9 +152,9 @@ def parking(plan: Plan, box: Rect, names: tuple[str, ...] = ("small vehicle",)) 
         deep, wide = (15.0, 4.6) if lorries else (5.6, 2.9)
         if abs(y + deep / 2) < plan.reach:
             row = plan.spots(max(x1 + 1, -plan.reach), min(x2 - 1, plan.reach), wide)
-            plan.rows(LINE, row - wide / 2, y, y + deep)
+            plan.rows(LINE, np.array(row) - wide / 2, y, y + deep)
             kind, lengths = (("large vehicle",), (9.0, 13.5)) if lorries else (names, None)
-            for x in row.tolist():
+            for x in row:
                 if plan.seen(x, y + deep / 2):
                     turn = (1.57 if plan.random.random() < 0.5 else -1.57) + plan.random.uniform(-0.05, 0.05)
                     plan.slots.append(Slot(kind, x, y + deep / 2, turn, "asphalt", lengths))
@@ -162,7 +162,7 @@ def parking(plan: Plan, box: Rect, names: tuple[str, ...] = ("small vehicle",)) 
         y += deep + (0.4 if back_to_back else 6.5)
 
 
-def houses(plan: Plan, box: Rect, *, size: tuple[float, float] = (10, 17)) -> None:
+def houses(plan: Plan, box: Rect, *, size: tuple[float, float] = (10.0, 17.0)) -> None:
     """Plots in rows with a house, sometimes a pool behind it, a car on the drive, trees."""
     x1, y1, x2, y2 = box
     draw = plan.random
@@ -172,7 +172,7 @@ def houses(plan: Plan, box: Rect, *, size: tuple[float, float] = (10, 17)) -> No
     for number, y in enumerate(rows):
         front = 1 if number % 2 else -1
         for x in plan.spots(max(x1, -plan.reach - 20), min(x2, plan.reach + 20), 23.0):
-            if not plan.seen(x, y, 16):
+            if not plan.seen(x, y, 16.0):
                 continue
             house_x, house_y = x - 2.5 + draw.uniform(-1, 1), y + front * draw.uniform(2, 5)
             turn = draw.choice((0.0, 0.0, math.pi / 2)) + draw.gauss(0, 0.04)
@@ -195,9 +195,9 @@ def courts(plan: Plan, box: Rect) -> None:
     wide, deep = (41.0, 22.0) if tennis else (36.0, 21.0)
     main, other = ("tennis court", "basketball court") if tennis else ("basketball court", "tennis court")
     shift = plan.random.uniform(-0.3, 0.3) * min(wide, deep)
-    for x in plan.spots(x1, x2, wide) + shift:
+    for x in plan.spots(x1, x2, wide, shift):
         for y in plan.spots(y1, y2, deep):
-            if plan.seen(x, y, 10):
+            if plan.seen(x, y, 10.0):
                 plan.slots.append(Slot((main, main, main, other), x, y, 0.0, ground, None if tennis else (26, 34)))
 
 
@@ -210,7 +210,7 @@ def tanks(plan: Plan, box: Rect) -> None:
     step = size * 1.45
     for x in plan.spots(x1, x2, step):
         for y in plan.spots(y1, y2, step):
-            if plan.seen(x, y, size / 2):
+            if plan.seen(x, y, size / 2) and x1 + size * 0.4 < x < x2 - size * 0.4 and y1 + size * 0.4 < y < y2 - size * 0.4:
                 plan.slots.append(Slot(("storage tank",), x, y, plan.random.uniform(0, 6.28), ground, (max(11, size * 0.6), size * 1.05)))
                 if plan.random.random() < 0.35:
                     half = step * 0.48
@@ -225,10 +225,12 @@ def warehouses(plan: Plan, box: Rect) -> None:
     ground = plan.areas[-1][0]
     for x in plan.spots(x1, x2, 50.0):
         for y in plan.spots(y1, y2, 44.0):
-            if not plan.seen(x, y, 25):
+            if not (plan.seen(x, y, 25.0) and y1 + 8 < y - 7 < y2 - 8):
                 continue
             plan.slots.append(Slot(("building",), x, y - 7, 0.0, ground, (24, 42)))
             for lorry in plan.spots(x - 20, x + 20, 5.5):
+                if not (x1 + 3 < lorry < x2 - 3 and y1 < y + 18 < y2 - 6):
+                    continue
                 plan.slots.append(Slot(("large vehicle", "large vehicle", "small vehicle"), lorry, y + 18, -math.pi / 2, ground, (4.2, 14)))
 
 
@@ -254,14 +256,14 @@ def helipads(plan: Plan, box: Rect) -> None:
     x1, y1, x2, y2 = box
     ground = plan.random.choice(("grass", "asphalt", "concrete"))
     plan.area(ground, box)
-    for x in plan.spots(x1, x2, 33.0):
-        for y in plan.spots(y1, y2, 33.0):
-            if not plan.seen(x, y, 8):
+    for x in plan.spots(x1, x2, 30.0):
+        for y in plan.spots(y1, y2, 30.0):
+            if not plan.seen(x, y, 8.0):
                 continue
             turn = plan.random.uniform(0, 6.28)
-            if plan.random.random() < 0.6:
+            if plan.random.random() < 0.75:
                 plan.slots.append(Slot(("helipad",), x, y, turn, ground))
-            if plan.random.random() < 0.7:
+            if plan.random.random() < 0.8:
                 plan.slots.append(Slot(("helicopter",), x + plan.random.uniform(-2, 2), y + plan.random.uniform(-2, 2), turn, ground, over=True))
 
 

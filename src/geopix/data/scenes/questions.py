@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from geopix.data.scenes.catalogue import CLASSES
 from geopix.data.scenes.expressions import CELLS, Expression, Thing, View
 from geopix.data.scenes.phrases import CELL_WORDS, article, ask, choose, describe, listing, number, plural
-from geopix.data.scenes.references import colours_of, draw_absent, draw_expression, draw_group, weighted_order
+from geopix.data.scenes.references import colours_of, draw_absent, draw_expression, draw_group, frequency, missing_class, weighted_order
 from geopix.types import Turn
 
-FREQUENCY: dict[str, float] = {
-    "baseball diamond": 0.06, "basketball court": 0.15, "bridge": 0.1, "building": 0.57, "ground track field": 0.05, "harbour": 0.12,
-    "helicopter": 0.1, "helipad": 0.07, "large vehicle": 0.52, "plane": 0.1, "roundabout": 0.08, "ship": 0.2, "small vehicle": 0.6,
-    "soccer field": 0.04, "storage tank": 0.12, "swimming pool": 0.22, "tennis court": 0.15,
-}  # fmt: skip
-"""Share of the scenes that hold a class, as measured at ``standard``; so that asking for it is answered by yes as often as by no."""
-_UNMEASURED = 0.2
 _EXPECTED = 0.6
 """Share of the comparisons left out that come out as one would bet without looking."""
 _MANY = 12
 _BUSY, _QUIET = 15, 3
 _CAPTION_CLASSES = 5
-
-
-def frequency(name: str) -> float:
-    """Share of the scenes that hold a class."""
-    return FREQUENCY.get(name, _UNMEASURED)
-
-
-ABSENT_WEIGHTS = tuple(frequency(name) for name in CLASSES)
-"""How often an absent class is asked for: common ones most, as they are missed most."""
 
 
 def presence(view: View, rng: np.random.Generator, used: set[object]) -> Turn | None:
@@ -39,13 +22,13 @@ def presence(view: View, rng: np.random.Generator, used: set[object]) -> Turn | 
         coloured, placed = _FORMS[int(rng.random() * len(_FORMS))]
         wanted = bool(view.targets) and rng.random() < 0.5
         for _ in range(8):
-            name = _present(view, rng) if wanted or ((coloured or placed) and rng.random() < 0.8 and view.targets) else _missing(view, rng)
+            name = _present(view, rng) if wanted or ((coloured or placed) and rng.random() < 0.8 and view.targets) else missing_class(view, rng)
             expression = _formed(view, name, rng, coloured, placed, wanted) if name else None
             found = view.select(expression) if expression else None
             if expression is None or found is None or bool(found) != wanted or expression in used or not all(view.things[index].target for index in found):
                 continue
             used.add(expression)
-            return Turn(ask(rng, "vqa/presence", d=article(describe(expression, rng))), "yes" if wanted else "no")
+            return Turn(ask(rng, "vqa/presence", article(describe(expression, rng))), "yes" if wanted else "no")
     return None
 
 
@@ -55,11 +38,6 @@ _FORMS = ((False, False),) * 5 + ((True, False),) * 2 + ((False, True),) * 2 + (
 def _present(view: View, rng: np.random.Generator) -> str:
     names = list(dict.fromkeys(thing.name for thing in view.targets))
     return names[weighted_order(rng, [1 - frequency(name) for name in names])[0]]
-
-
-def _missing(view: View, rng: np.random.Generator) -> str:
-    weights = [0.0 if name in view.names or name in view.setting else weight for name, weight in zip(CLASSES, ABSENT_WEIGHTS, strict=True)]
-    return CLASSES[weighted_order(rng, weights)[0]] if any(weights) else ""
 
 
 def _formed(view: View, name: str, rng: np.random.Generator, coloured: bool, placed: bool, wanted: bool) -> Expression | None:
@@ -78,7 +56,7 @@ def count(view: View, rng: np.random.Generator, used: set[object]) -> Turn | Non
     for _ in range(6):
         expression: Expression | None
         if rng.random() < 0.1 or not view.targets:
-            expression = draw_absent(view, rng, CLASSES, ABSENT_WEIGHTS, present=rng.random() < 0.5, tries=2)
+            expression = draw_absent(view, rng, present=rng.random() < 0.5, tries=2)
             found: tuple[int, ...] = ()
         else:
             group = draw_group(view, rng, least=1 if rng.random() < 0.4 else 2, tries=1)
@@ -86,7 +64,7 @@ def count(view: View, rng: np.random.Generator, used: set[object]) -> Turn | Non
         if expression is None or expression.how not in ("plain", "cell") or expression in used:
             continue
         used.add(expression)
-        return Turn(ask(rng, "vqa/count", d=describe(expression, rng, many=True)), str(len(found)))
+        return Turn(ask(rng, "vqa/count", describe(expression, rng, many=True)), str(len(found)))
     return None
 
 
@@ -102,7 +80,7 @@ def compare(view: View, rng: np.random.Generator, used: set[object]) -> Turn | N
         if (one, two) in used:
             continue
         used.add((one, two))
-        return Turn(ask(rng, "vqa/more", a=one, b=two), "yes" if yes else "no")
+        return Turn(ask(rng, "vqa/more", one, two), "yes" if yes else "no")
     return None
 
 
@@ -114,7 +92,7 @@ def _class_pair(view: View, rng: np.random.Generator) -> tuple[str, str] | None:
     names = list(counts)
     one, two = choose(rng, names), choose(rng, names)
     if one == two:
-        two = _missing(view, rng)
+        two = missing_class(view, rng)
     if not two or counts[one] == counts.get(two, 0):
         return None
     more, fewer = (one, two) if counts[one] > counts.get(two, 0) else (two, one)
@@ -144,7 +122,7 @@ def colour(view: View, rng: np.random.Generator, used: set[object]) -> Turn | No
         expression = draw_expression(view, thing, rng, used, without=("colour", "colour+cell", "colour+size"))
         if expression is not None and thing.colour is not None:
             used.add(expression)
-            return Turn(ask(rng, "vqa/colour", d=f"the {describe(expression, rng)}"), thing.colour)
+            return Turn(ask(rng, "vqa/colour", f"the {describe(expression, rng)}"), thing.colour)
     return None
 
 

@@ -6,15 +6,33 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geopix.data.scenes.catalogue import KINDS
+from geopix.data.scenes.catalogue import CLASSES, KINDS
 from geopix.data.scenes.expressions import CELLS, EDGES, SIZES, Expression, Thing, View
 from geopix.data.scenes.phrases import choose
 
 HOW_WEIGHTS = {"plain": 2.0, "colour": 5.0, "size": 4.5, "cell": 6.0, "edge": 1.5, "colour+cell": 1.5, "colour+size": 1.0, "rank": 0.8, "relation": 3.0}
 """How often each way of telling a thing apart is tried first; the next is tried where the first proves nothing."""
 
+FREQUENCY: dict[str, float] = {
+    "baseball diamond": 0.05, "basketball court": 0.15, "bridge": 0.1, "building": 0.45, "ground track field": 0.05, "harbour": 0.12,
+    "helicopter": 0.1, "helipad": 0.07, "large vehicle": 0.46, "plane": 0.1, "roundabout": 0.08, "ship": 0.2, "small vehicle": 0.6,
+    "soccer field": 0.04, "storage tank": 0.11, "swimming pool": 0.16, "tennis court": 0.15,
+}  # fmt: skip
+"""Share of the scenes that hold a class, as measured at ``standard``; so that asking for it is answered by yes as often as by no."""
+
 NEEDS_MORE_SHARE = 0.69
 """Share of single references drawn among things that their class alone would not tell apart."""
+
+
+def frequency(name: str) -> float:
+    """Share of the scenes that hold a class."""
+    return FREQUENCY.get(name, 0.2)
+
+
+def missing_class(view: View, rng: np.random.Generator) -> str:
+    """A class of which nothing is there, common ones most, as they are missed most; empty when none is missing. "No harbour" is not said of a harbour."""
+    weights = [0.0 if name in view.names or name in view.setting else frequency(name) for name in CLASSES]
+    return CLASSES[weighted_order(rng, weights)[0]] if any(weights) else ""
 
 
 def weighted_order(rng: np.random.Generator, weights: Sequence[float]) -> list[int]:
@@ -29,7 +47,7 @@ def needs_more(view: View, thing: Thing) -> bool:
 
 
 def draw_single(view: View, rng: np.random.Generator, taken: set[object], *, tries: int = 8) -> tuple[Thing, Expression] | None:
-    """A thing, drawn as often as its like occurs, with an expression that selects it alone; None when chance found none.
+    """A thing, small ones as readily as large, with an expression that selects it alone; None when chance found none.
 
     Args:
         view: the scene.
@@ -128,10 +146,10 @@ def _ranks(view: View, thing: Thing, rng: np.random.Generator) -> Iterator[Expre
 
 
 def _relations(view: View, thing: Thing, rng: np.random.Generator, tries: int = 6) -> Iterator[Expression]:
-    if len(view.things) < 2:
+    if len(view.targets) < 2:
         return
     for _ in range(tries):
-        other = choose(rng, view.things)
+        other = choose(rng, view.targets)
         if other.name == thing.name:
             continue
         anchor = Expression(other.name)
@@ -163,7 +181,7 @@ def draw_group(view: View, rng: np.random.Generator, *, least: int = 2, tries: i
     return None
 
 
-def draw_absent(view: View, rng: np.random.Generator, classes: Sequence[str], weights: Sequence[float], *, present: bool, tries: int = 8) -> Expression | None:
+def draw_absent(view: View, rng: np.random.Generator, *, present: bool, tries: int = 8) -> Expression | None:
     """An expression that clearly selects nothing: a class that is not there, or one that is with a colour or a place that none of its things has."""
     options = [name for name in view.names if any(thing.target for thing in view.pool(name) or ())]
     for _ in range(tries):
@@ -172,10 +190,8 @@ def draw_absent(view: View, rng: np.random.Generator, classes: Sequence[str], we
         elif present:
             return None
         else:
-            free = [0.0 if name in view.names or name in view.setting else weight for name, weight in zip(classes, weights, strict=True)]
-            if not any(free):
-                return None
-            expression = any_expression(classes[weighted_order(rng, free)[0]], rng)
+            name = missing_class(view, rng)
+            expression = any_expression(name, rng) if name else None
         if expression is not None and view.select(expression) == ():
             return expression
     return None

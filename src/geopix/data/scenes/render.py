@@ -137,6 +137,8 @@ def _plant(plan: Plan, view: View, level: Level, ground: UInt8[ndarray, "H W"], 
         row, column = int(py), int(px)
         if not (0 <= row < view.size and 0 <= column < view.size) or int(ground[row * view.scale, column * view.scale]) not in GREEN:
             continue
+        if taken[row, column]:
+            continue
         near = taken[max(0, int(py - size)) : int(py + size) + 2, max(0, int(px - size)) : int(px + size) + 2]
         if near.any() and plan.random.random() > level.canopy:
             continue

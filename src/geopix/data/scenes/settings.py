@@ -49,7 +49,7 @@ def harbour(plan: Plan) -> None:
     plan.area("concrete", (-reach, shore, reach, shore + side * 0.04))
     long = min(side * draw.uniform(0.35, 0.5), 90.0)
     gap = draw.uniform(0.3, 0.42) * side
-    for x in plan.spots(-reach, reach, gap) + draw.uniform(-0.5, 0.5) * gap:
+    for x in plan.spots(-reach, reach, gap, draw.uniform(-0.5, 0.5) * gap):
         if draw.random() < 0.85 and abs(x) < side * 0.62:
             plan.slots.append(Slot(("harbour",), x, shore - long * 0.48, math.pi / 2, "water", (long * 0.9, long), must=True))
             fits = (max(9.0, long * 0.2), max(14.0, long * 0.42))
@@ -80,10 +80,10 @@ def residential(plan: Plan) -> None:
         houses(plan, (-reach, y - 37, reach, y - 5))
     scatter_trees(plan, (-reach, -reach, reach, reach), 26.0, (1.8, 3.6))
     for y in streets:
-        road(plan, (-reach, y), (reach, y), 7.5, ("small vehicle",) * 5 + ("large vehicle",), 14)
+        road(plan, (-reach, y), (reach, y), 7.5, ("small vehicle",) * 5 + ("large vehicle",), 14.0)
     if draw.random() < 0.4:
         x = draw.uniform(-0.4, 0.4) * plan.extent
-        road(plan, (x, -reach), (x, reach), 7.5, ("small vehicle",), 18)
+        road(plan, (x, -reach), (x, reach), 7.5, ("small vehicle",), 18.0)
 
 
 def airport(plan: Plan) -> None:
@@ -101,7 +101,7 @@ def airport(plan: Plan) -> None:
     for x in plan.spots(-reach, reach, side * 0.34):
         plan.slots.append(Slot(("building",), x, -side * 0.4, 0.0, plan.base, (20, 45)))
     if draw.random() < 0.4:
-        helipads(plan, (-reach, centre + 20, reach, centre + 50))
+        helipads(plan, (-reach, centre + 20.0, reach, centre + 50.0))
 
 
 def heliport(plan: Plan) -> None:
@@ -109,8 +109,9 @@ def heliport(plan: Plan) -> None:
     reach, side = plan.reach, plan.extent
     helipads(plan, (-reach, -side * 0.45, reach, side * 0.2))
     plan.slots.append(Slot(("building",), plan.random.uniform(-0.3, 0.3) * side, side * 0.38, 0.0, "grass", (15, 30)))
-    parking(plan, (side * 0.1, side * 0.24, reach, side * 0.5))
-    scatter_trees(plan, (-reach, side * 0.25, 0, reach), 14.0)
+    if plan.random.random() < 0.6:
+        parking(plan, (side * 0.1, side * 0.24, reach, side * 0.5))
+    scatter_trees(plan, (-reach, side * 0.25, 0.0, reach), 14.0)
 
 
 def industrial(plan: Plan) -> None:
@@ -119,7 +120,7 @@ def industrial(plan: Plan) -> None:
     split = plan.random.uniform(-0.2, 0.3) * side
     tanks(plan, (-reach, -reach, reach, split - 8))
     warehouses(plan, (-reach, split + 8, reach, split + 8 + 44 * max(1, int((reach - split) / 44))))
-    road(plan, (-reach, split), (reach, split), 9.0, ("large vehicle", "large vehicle", "small vehicle"), 19)
+    road(plan, (-reach, split), (reach, split), 9.0, ("large vehicle", "large vehicle", "small vehicle"), 19.0)
 
 
 def sports(plan: Plan) -> None:
@@ -146,9 +147,9 @@ def stadium(plan: Plan) -> None:
     x, y = (draw.uniform(-0.06, 0.06) * side for _ in range(2))
     names = ("ground track field", "ground track field", "soccer field", "baseball diamond")
     plan.slots.append(Slot((draw.choice(names),), x, y, draw.choice((0.0, 0.0, 1.57)), plan.base, must=True))
-    courts(plan, (-side * 0.5, side * 0.3, side * 0.5, side * 0.5))
+    courts(plan, (-side * 0.5, side * 0.27, side * 0.5, side * 0.5))
     plan.slots.append(Slot(("baseball diamond", "soccer field"), -side * 0.3, -side * 0.36, draw.choice((0.0, 1.57)), plan.base))
-    if draw.random() < 0.4:
+    if draw.random() < 0.6:
         parking(plan, (side * 0.05, -side * 0.5, side * 0.5, -side * 0.33))
     plan.slots.append(Slot(("building",), -side * 0.42, side * 0.24, 1.57, plan.base, (18, 40)))
     scatter_trees(plan, (-plan.reach, -plan.reach, plan.reach, plan.reach), 34.0)
@@ -164,10 +165,10 @@ def river(plan: Plan) -> None:
     bank = houses if draw.random() < 0.6 else warehouses
     bank(plan, (-reach, wide * 0.5 + sway + 10, reach, reach))
     houses(plan, (-reach, -reach, reach, -wide * 0.5 - sway - 10))
-    spans = (0.0,) if draw.random() < 0.6 else (-0.27 * side, 0.27 * side)
-    spans = tuple(span + draw.uniform(-0.12, 0.12) * side for span in spans)
+    middles = [0.0] if draw.random() < 0.6 else [-0.27 * side, 0.27 * side]
+    spans = [span + draw.uniform(-0.12, 0.12) * side for span in middles]
     for span in spans:
-        road(plan, (span, -reach), (span, reach), 9.0, gap=16)
+        road(plan, (span, -reach), (span, reach), 9.0, gap=16.0)
     for ground, more in (("soil", 6.0), ("water", 0.0)):
         upper, lower = np.stack([x, centre - wide / 2 - more], 1), np.stack([x, centre + wide / 2 + more], 1)
         plan.areas.append((ground, np.concatenate([upper, lower[::-1]])))
@@ -224,16 +225,16 @@ def town(plan: Plan) -> None:
 
 
 SETTINGS: dict[str, Setting] = {
-    "harbour": Setting((110, 190), harbour, 1.4),
-    "residential area": Setting((52, 78), residential, 1.1),
-    "airport": Setting((150, 260), airport, 1.3),
-    "heliport": Setting((64, 100), heliport, 1.1),
-    "industrial area": Setting((90, 160), industrial, 1.1),
-    "sports complex": Setting((110, 180), sports, 1.2),
-    "stadium": Setting((205, 285), stadium, 1.4),
-    "river crossing": Setting((85, 150), river, 1.2),
-    "parking lot": Setting((42, 64), parking_lot, 0.8),
-    "road junction": Setting((64, 94), junction, 1.0),
-    "town": Setting((66, 100), town, 0.9),
+    "harbour": Setting((110.0, 190.0), harbour, 1.4),
+    "residential area": Setting((52.0, 78.0), residential, 1.1),
+    "airport": Setting((150.0, 260.0), airport, 1.3),
+    "heliport": Setting((80.0, 120.0), heliport, 1.0),
+    "industrial area": Setting((90.0, 160.0), industrial, 1.1),
+    "sports complex": Setting((110.0, 180.0), sports, 1.2),
+    "stadium": Setting((205.0, 285.0), stadium, 1.2),
+    "river crossing": Setting((85.0, 150.0), river, 1.2),
+    "parking lot": Setting((42.0, 64.0), parking_lot, 0.8),
+    "road junction": Setting((64.0, 94.0), junction, 1.0),
+    "town": Setting((66.0, 100.0), town, 0.9),
 }
 """Settings by the name that captions use."""

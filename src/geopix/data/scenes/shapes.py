@@ -14,7 +14,7 @@ from numpy import ndarray
 from geopix.data.scenes.catalogue import RGB
 from geopix.data.scenes.paint import Part, mix, tint
 
-Points = Float[ndarray, "n 2"]
+Points = Float[ndarray, "_ 2"]
 WHITE: RGB = (242, 242, 238)
 GLASS: RGB = (40, 46, 56)
 
@@ -69,15 +69,15 @@ _TURN = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1) / 2
 FULL = rect(-0.5, -0.5, 0.5, 0.5)
 CAR = points(-0.5, -0.36, -0.44, -0.5, 0.36, -0.5, 0.5, -0.32, 0.5, 0.32, 0.36, 0.5, -0.44, 0.5, -0.5, 0.36)
-HULL = points(-0.5, -0.4, -0.4, -0.5, 0.12, -0.5, 0.34, -0.3, 0.5, 0, 0.34, 0.3, 0.12, 0.5, -0.4, 0.5, -0.5, 0.4)
-FUSELAGE = points(-0.5, -0.015, -0.35, -0.052, 0.38, -0.058, 0.46, -0.04, 0.5, 0, 0.46, 0.04, 0.38, 0.058, -0.35, 0.052, -0.5, 0.015)
+HULL = points(-0.5, -0.4, -0.4, -0.5, 0.12, -0.5, 0.34, -0.3, 0.5, 0.0, 0.34, 0.3, 0.12, 0.5, -0.4, 0.5, -0.5, 0.4)
+FUSELAGE = points(-0.5, -0.015, -0.35, -0.052, 0.38, -0.058, 0.46, -0.04, 0.5, 0.0, 0.46, 0.04, 0.38, 0.058, -0.35, 0.052, -0.5, 0.015)
 WING = points(0.14, 0.03, 0.02, 0.22, -0.15, 0.5, -0.22, 0.5, -0.13, 0.2, -0.12, 0.03)
 TAIL = points(-0.34, 0.01, -0.46, 0.19, -0.5, 0.19, -0.46, 0.01)
 JET = (FUSELAGE, WING, both(WING), TAIL, both(TAIL))
 STRAIGHT_WING = points(0.16, 0.02, 0.14, 0.5, -0.02, 0.5, -0.06, 0.02)
 PROPELLER = (FUSELAGE * (1.0, 1.5), STRAIGHT_WING, both(STRAIGHT_WING), TAIL * (1.0, 1.15), both(TAIL) * (1.0, 1.15))
 ENGINES = tuple(rect(0.0, side * y - 0.025, 0.12, side * y + 0.025) for side in (-1, 1) for y in (0.17, 0.3))
-COPTER_BODY = oval(0.17, 0, 0.3, 0.16)
+COPTER_BODY = oval(0.17, 0.0, 0.3, 0.16)
 COPTER_TAIL = points(-0.05, -0.075, -0.5, -0.04, -0.5, 0.04, -0.05, 0.075)
 COPTER_FIN = rect(-0.5, -0.13, -0.42, 0.13)
 
@@ -173,11 +173,11 @@ def _gable(brief: Brief, low: float, high: float) -> list[Part]:
     bright, dim = tint(brief.paint, 1.1), tint(brief.paint, 0.76)
     hip = brief.random.choice((0.0, 0.0, 0.5)) * brief.ratio
     ridge_a, ridge_b = -0.5 + hip, 0.5 - hip
-    upper = points(-0.5, low, ridge_a, 0, ridge_b, 0, 0.5, low)
-    lower = points(-0.5, high, ridge_a, 0, ridge_b, 0, 0.5, high)
+    upper = points(-0.5, low, ridge_a, 0.0, ridge_b, 0.0, 0.5, low)
+    lower = points(-0.5, high, ridge_a, 0.0, ridge_b, 0.0, 0.5, high)
     parts = [Part(brief.paint, FULL), Part(dim if brief.sun > 0 else bright, upper), Part(bright if brief.sun > 0 else dim, lower)]
     if brief.pixels > 10:
-        parts.append(Part(tint(brief.paint, 1.25), points(ridge_a, 0, ridge_b, 0), line=True))
+        parts.append(Part(tint(brief.paint, 1.25), points(ridge_a, 0.0, ridge_b, 0.0), line=True))
     if brief.pixels > 16:
         x = brief.random.uniform(-0.25, 0.25)
         parts.append(Part((96, 70, 62), rect(x, 0.06, x + 0.07, 0.06 + 0.07 / brief.ratio)))
@@ -215,7 +215,7 @@ def storage_tank(brief: Brief) -> Look:
         parts.append(Part(tint(brief.paint, 1.1), CIRCLE * 0.5 + (0, 0.1 * brief.sun)))
     if brief.pixels > 12:
         parts.append(Part(tint(brief.paint, 0.6), CIRCLE * 0.1))
-        parts.append(Part(tint(brief.paint, 0.62), points(0, 0, 0.46, 0), line=True))
+        parts.append(Part(tint(brief.paint, 0.62), points(0.0, 0.0, 0.46, 0.0), line=True))
     return Look((CIRCLE,), parts)
 
 
@@ -224,9 +224,9 @@ def tennis_court(brief: Brief) -> Look:
     other = tint(brief.paint, 1.22) if brief.random.random() < 0.7 else tint(brief.paint, 0.8)
     parts = [Part(brief.paint, FULL), Part(other, inner), Part(WHITE if brief.pixels > 20 else mix(WHITE, other, 0.4), inner, line=True)]
     if brief.pixels > 24:
-        parts += [Part(WHITE, rect(-0.33, -0.235, 0.33, 0.235), line=True), Part(WHITE, points(-0.18, 0, 0.18, 0), line=True)]
+        parts += [Part(WHITE, rect(-0.33, -0.235, 0.33, 0.235), line=True), Part(WHITE, points(-0.18, 0.0, 0.18, 0.0), line=True)]
         parts += [Part(WHITE, points(x, -0.235, x, 0.235), line=True) for x in (-0.18, 0.18)]
-    parts.append(Part((50, 54, 54), points(0, -0.36, 0, 0.36), line=True))
+    parts.append(Part((50, 54, 54), points(0.0, -0.36, 0.0, 0.36), line=True))
     return Look((FULL,), parts)
 
 
@@ -236,10 +236,10 @@ def basketball_court(brief: Brief) -> Look:
     for side in (-1, 1):
         parts.append(Part(key, rect(side * 0.47, -0.17, side * 0.27, 0.17)))
         if brief.pixels > 20:
-            arc = oval(side * 0.4, 0, 0.22, 0.22 / brief.ratio)
+            arc = oval(side * 0.4, 0.0, 0.22, 0.22 / brief.ratio)
             parts.append(Part(WHITE, arc[np.abs(arc[:, 0]) < 0.46], line=True))
-    circle, paint = oval(0, 0, 0.09, 0.09 / brief.ratio), WHITE if brief.pixels > 20 else mix(WHITE, brief.paint, 0.35)
-    parts += [Part(key, circle), Part(paint, circle, line=True), Part(paint, points(0, -0.44, 0, 0.44), line=True)]
+    circle, paint = oval(0.0, 0.0, 0.09, 0.09 / brief.ratio), WHITE if brief.pixels > 20 else mix(WHITE, brief.paint, 0.35)
+    parts += [Part(key, circle), Part(paint, circle, line=True), Part(paint, points(0.0, -0.44, 0.0, 0.44), line=True)]
     if brief.pixels > 16:
         parts.append(Part(WHITE, rect(-0.46, -0.44, 0.46, 0.44), line=True))
     return Look((FULL,), parts)
@@ -249,8 +249,8 @@ def _pitch(length: float, width: float, ratio: float) -> list[Part]:
     bands = np.linspace(-length / 2, length / 2, 9)
     parts = [Part((66, 138, 58) if i % 2 else (84, 156, 72), rect(bands[i], -width / 2, bands[i + 1], width / 2)) for i in range(8)]
     x, y = length * 0.46, width * 0.45
-    parts += [Part(WHITE, rect(-x, -y, x, y), line=True), Part(WHITE, points(0, -y, 0, y), line=True)]
-    parts.append(Part(WHITE, oval(0, 0, 0.085 * length, 0.085 * length / ratio), line=True))
+    parts += [Part(WHITE, rect(-x, -y, x, y), line=True), Part(WHITE, points(0.0, -y, 0.0, y), line=True)]
+    parts.append(Part(WHITE, oval(0.0, 0.0, 0.085 * length, 0.085 * length / ratio), line=True))
     parts += [Part(WHITE, rect(side * x, -y * 0.55, side * (x - 0.15 * length), y * 0.55), line=True) for side in (-1, 1)]
     return parts
 

@@ -1,0 +1,160 @@
+"""The command line: what it accepts, and that each mistake is one message with its place, the nearest name and the next step."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geopix.cli_errors import tell
+from tests.commands import ROOT, TINY, geopix, message
+
+MEAN = '''
+import torch
+from geopix.contracts import Connector
+
+class MeanConnector(Connector):
+    """One visual token: the mean of the map."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.linear = torch.nn.Linear(in_dim, out_dim)
+
+    def forward(self, features):
+        return self.linear(features.mean((2, 3)))[:, None] * self.scale
+'''
+
+
+def parsed(*args: object) -> dict:
+    """The merged configuration of a fit."""
+    said = geopix("fit", "--config", TINY, *args, "--print_config")
+    assert said.code == 0, said.err
+    return yaml.safe_load(said.out)
+
+
+def test_help_comes_at_once() -> None:
+    start = time.perf_counter()
+    said = subprocess.run([sys.executable, "-m", "geopix", "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 1.5
+    assert "geopix fit --config" in said.stdout
+
+
+def test_the_help_of_a_part_is_its_docstring() -> None:
+    said = geopix("fit", "--model.net.connector.help", "geopix.connectors.mlp.MLPConnector")
+    assert said.code == 0
+    assert "--model.net.connector.hidden" in said.out
+    assert "in_dim" not in said.out
+
+
+def test_an_option_of_a_part_merges_into_it() -> None:
+    connector = parsed("--model.net.connector.hidden", 32)["model"]["net"]["connector"]
+    assert connector["class_path"].endswith("MLPConnector")
+    assert connector["init_args"]["hidden"] == 32
+    assert parsed("--model.net.memory", "null")["model"]["net"]["memory"] is None
+    assert parsed("--model.optimizer.lr", "1e-5")["model"]["optimizer"]["init_args"]["lr"] == 1e-5
+
+
+def test_callbacks_of_a_second_file_are_appended(tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("trainer: {callbacks+: [{class_path: geopix.monitor.Curves}]}\n", encoding="utf-8")
+    names = [each["class_path"].rsplit(".", 1)[-1] for each in parsed("--config", tmp_path / "more.yaml")["trainer"]["callbacks"]]
+    assert names == ["Curriculum", "Curves"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--model.net.decoder.dmi", 4], ["dmi", "DotDecoder", "did you mean  dim", "command line"]),
+        (["--data.batchsize", 4], ["--data.batchsize", "did you mean  --data.batch_size"]),
+        (["--trainer.max_e", 4], ["--trainer.max_e", "did you mean  --trainer.max_epochs"]),
+        (["--trainer.max_epochs", "many"], ["trainer.max_epochs", "many", "int"]),
+        (["--model.net.connector", "geopix.decoders.dot.DotDecoder"], ["model.net.connector expects a Connector", "geopix.decoders.dot.DotDecoder"]),
+        (["--model.net.connector", ROOT / "configs/decoder/dot.yaml"], ["model.net.connector expects a Connector", "dot.yaml:2"]),
+        (["--model.net.connector", "geopix.connectors.mlp.MLPConector"], ['has no "MLPConector"', "did you mean  MLPConnector"]),
+        (["--model.net.connector", "nowhere.MLPConnector"], ['no module named "nowhere"', "did you mean  geopix.connectors.mlp.MLPConnector"]),
+        (["--model.net.connector", ROOT / "configs/connector/mpl.yaml"], ["does not exist", "configs/connector/mlp.yaml"]),
+        (["--model.net.connector.in_dim", 4], ["in_dim", "MLPConnector"]),
+        (["--config", ROOT / "configs/quikstart.yaml"], ["does not exist", "did you mean", "quickstart.yaml"]),
+    ],
+    ids=lambda value: str(value[0]).strip("-") if isinstance(value, list) else None,
+)
+def test_a_mistake_on_the_command_line(args: list[object], said: list[str]) -> None:
+    told = message("fit", "--config", TINY, *args)
+    assert [part for part in said if part not in told] == [], told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  batch_size: 2", "  batchsize: 2", ["data.batchsize", "did you mean  data.batch_size", "broken.yaml:"]),
+        ("levels: [1, 2]", "level: [1, 2]", ['"level" for TimmEncoder', "did you mean  levels", "broken.yaml:"]),
+        ("split: val, size: 64, count: 2", "split: val, size: 64, cuont: 2", ['"cuont" for Scenes', "did you mean  count", "broken.yaml:"]),
+        ("scenes: 3", "scnes: 3", ["scnes", "did you mean  scenes", "broken.yaml:"]),
+        ("{hidden: 24}", "{hidden: wide}", ["model.net.connector", "wide"]),
+        ("geopix.curriculum.Curriculum", "geopix.curriculum.Curiculum", ["Curiculum", "did you mean  Curriculum"]),
+        ("samples: 8, train", "sampels: 8, train", ["sampels"]),
+        ("seed_everything: 0", "seed_everything: [", ["no valid YAML", "broken.yaml"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_mistake_in_a_file(old: str, new: str, said: list[str], tmp_path: Path) -> None:
+    text = TINY.read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "broken.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    told = message("fit", "--config", tmp_path / "broken.yaml")
+    assert [part for part in said if part not in told] == [], told
+
+
+def test_a_mistake_in_the_file_of_a_required_part_is_told_and_not_a_loop(tmp_path: Path) -> None:
+    (tmp_path / "encoder.yaml").write_text("class_path: geopix.encoders.timm.TimmEncoder\ninit_args:\n  nam: resnet18\n", encoding="utf-8")
+    told = message("fit", "--config", TINY, "--model.net.encoder", tmp_path / "encoder.yaml")
+    assert "loop" not in told
+    for part in ('"nam" for TimmEncoder', "encoder.yaml:3", "did you mean  name"):
+        assert part in told
+
+
+def test_a_required_part_is_missing() -> None:
+    told = message("fit")
+    assert "model.net.encoder" in told
+    assert "configs/quickstart.yaml" in told
+
+
+def test_an_unknown_verb() -> None:
+    assert "did you mean  fit" in message("fitt")
+
+
+def test_a_part_beside_the_configuration_is_found(tmp_path: Path) -> None:
+    (tmp_path / "mine_beside.py").write_text(MEAN, encoding="utf-8")
+    (tmp_path / "my.yaml").write_text("model: {net: {connector: {class_path: mine_beside.MeanConnector, init_args: {scale: 2.0}}}}\n", encoding="utf-8")
+    connector = parsed("--config", tmp_path / "my.yaml")["model"]["net"]["connector"]
+    assert connector == {"class_path": "mine_beside.MeanConnector", "init_args": {"scale": 2.0}}
+
+
+def test_a_module_that_fails_tells_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "mine_broken.py").write_text("import torch\nwidth = 1 / 0\n", encoding="utf-8")
+    (tmp_path / "my.yaml").write_text("model: {net: {connector: {class_path: mine_broken.MeanConnector}}}\n", encoding="utf-8")
+    told = message("fit", "--config", TINY, "--config", tmp_path / "my.yaml")
+    assert "ZeroDivisionError" in told
+    assert "mine_broken.py:2" in told
+
+
+def test_mistakes_of_data_and_model_are_told_with_their_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = ("fit", "--config", TINY, "--trainer.default_root_dir", tmp_path)
+    assert "data.train" in message(*base, "--data.train", "null", code=3)
+    assert "is empty" in message(*base, "--data.val.count", 0, code=3)
+    other = ("--model.net.decoder", "geopix.decoders.multi_scale.MultiScaleDecoder", "--model.net.decoder.heads", 2, "--model.net.decoder.levels", "[1, 0]")
+    assert "seg_tokens" in message(*base, *other, "--model.net.llm.seg_tokens", 5)
+    assert "val_check_interval" in message(*base, "--trainer.val_check_interval", 100)
+    monkeypatch.setenv("GEOPIX_TRACE", "1")
+    said = geopix(*base, "--data.train", "null")
+    assert said.code == 3
+    assert "Traceback" in said.err
+
+
+def test_mistakes_of_a_worker_are_told_and_defects_are_not() -> None:
+    inner = 'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "/x/geopix/data/images.py", line 3, in f\n'
+    assert tell(ValueError(f"{inner}ValueError: a.png is no image.")) == (3, "a.png is no image.")
+    assert tell(ValueError("raised by a test, not by geopix")) is None
+    assert tell(RuntimeError("shapes")) is None

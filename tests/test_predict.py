@@ -1,0 +1,260 @@
+"""From files and questions to files with answers: what a person gets from `geopix predict`, with a tiny model that writes its masks."""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+from tests import tiny
+
+from geopix.data.ask import Ask
+from geopix.data.instruct import RealImages
+from geopix.data.module import GeoPixData
+from geopix.data.source import Source, collate
+from geopix.decoders.dot import DotDecoder
+from geopix.losses import loss_terms
+from geopix.model import GeoPixModel
+from geopix.predictions import WritePredictions, summary
+from geopix.rle import decode_rle
+from geopix.task import GeoPixTask
+from geopix.types import Dialogue, Frame, Sample, Turn
+
+SIZE, STEPS = 32, 120
+SAID = {
+    "[segment] the large red ship": "Sure, it is [SEG].",
+    "[segment] the large and the red ship": "Sure, they are [SEG] and [SEG].",
+    "[vqa] is there a plane in the image?": "no",
+}
+PLACE = {"crs": "EPSG:32636", "transform": rasterio.transform.from_origin(448262.1, 5411932.7, 0.3, 0.3)}
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*custom batch sampler", "ignore:.*does not have many workers", "ignore:.*treespec, LeafSpec")
+
+
+@pytest.fixture(scope="module")
+def net() -> GeoPixModel:
+    """A tiny model that has learnt three answers by heart, on any image; its masks are what is bright."""
+    torch.manual_seed(0)
+    net = tiny.model(memory=False, decoder=DotDecoder)
+    frame = Frame(SIZE, SIZE, 1.0, 0, 0, (SIZE, SIZE))
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    for step in range(STEPS):
+        bright = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+        bright[:, : SIZE // 2] = True
+        bright = torch.rot90(bright, step % 4)
+        # A second turn asks the same again, so that answers after answers are learnt too.
+        talks = tuple(
+            Dialogue((Turn(prompt, answer),) * turns, bright.expand(turns * answer.count("[SEG]"), SIZE, SIZE))
+            for prompt, answer in SAID.items()
+            for turns in (1, 2)
+        )
+        image = 0.3 * torch.rand(3, SIZE, SIZE) + 0.7 * bright
+        batch = collate([Sample(image, talks, "learnt", frame)])
+        terms = {name: value / count.clamp(min=1) for name, (value, count) in loss_terms(net(batch), batch.masks).items()}
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        optimizer.step()
+    assert terms["text"] < 0.1, terms
+    assert terms["dice"] < 0.3, terms
+    return net
+
+
+def predict(net: GeoPixModel, source: Source, folder: Path, **options: object) -> tuple[list[dict], WritePredictions]:
+    writer = WritePredictions(folder / "answers", **options)
+    trainer = Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder, callbacks=[writer],
+    )  # fmt: skip
+    data = GeoPixData(predict=source, batch_size=2)
+    returned = trainer.predict(GeoPixTask(net, max_new_tokens=24), datamodule=data)
+    assert not returned, "what is written is not also kept in memory"
+    assert trainer.predict_loop.predictions in ([], [[]])
+    lines = (folder / "answers" / "answers.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines], writer
+
+
+def png(path: Path, height: int = 40, width: int = 60) -> Path:
+    """A dark image that is bright in its upper half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).integers(0, 70, (height, width, 3), dtype=np.uint8)
+    values[: height // 2] += 170
+    Image.fromarray(values).save(path)
+    return path
+
+
+def geotiff(path: Path, bands: int = 3, dtype: str = "uint8") -> Path:
+    """A dark image that is bright in its left half."""
+    values = np.random.default_rng(1).integers(0, 70, (bands, 50, 44)).astype(dtype)
+    values[:, :, :22] += 170
+    with rasterio.open(path, "w", driver="GTiff", count=bands, height=50, width=44, dtype=dtype, **PLACE) as file:
+        file.write(values)
+    return path
+
+
+def test_a_png_with_two_questions(net: GeoPixModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Ask(png(tmp_path / "a.png"), ["the large red ship", "[vqa] is there a plane in the image?"], SIZE)
+    (line,), _ = predict(net, source, tmp_path)
+    assert (line["key"], line["image"], line["size"], line["files"]) == ("a", str(tmp_path / "a.png"), [40, 60], {"picture": "a.png"})
+    ship, plane = line["dialogues"]
+    assert (ship["prompt"], ship["answer"], ship["labels"]) == ("[segment] the large red ship", "Sure, it is [SEG].", ["the large red ship"])
+    (mask,) = map(decode_rle, ship["masks"])
+    assert mask.shape == (40, 60)
+    assert mask[8:18].float().mean() > 0.9
+    assert mask[23:].float().mean() < 0.1
+    assert (plane["answer"], plane["status"], plane["masks"]) == ("no", "no_mask", [])
+    with Image.open(tmp_path / "answers" / "a.png") as picture:
+        assert picture.width >= 384
+    said = capsys.readouterr().out
+    assert "2 answer(s) about 1 image(s), 1 with masks" in said
+    assert str(tmp_path / "answers") in said
+
+
+def test_masks_of_a_geotiff_lie_where_it_lies(net: GeoPixModel, tmp_path: Path) -> None:
+    source = Ask([geotiff(tmp_path / "field.tif")], "the large and the red ship", SIZE)
+    (line,), _ = predict(net, source, tmp_path, bands=[2], stretch=(2, 98))
+    (asked,) = line["dialogues"]
+    assert asked["labels"] == ["the large and the red ship (1)", "the large and the red ship (2)"]
+    with rasterio.open(tmp_path / "answers" / line["files"]["masks"]) as written, rasterio.open(tmp_path / "field.tif") as given:
+        assert (written.crs, written.transform, written.shape, written.count) == (given.crs, given.transform, given.shape, 2)
+        for band, mask in zip(written.read(), asked["masks"], strict=True):
+            assert np.array_equal(band, decode_rle(mask).numpy().astype(np.uint8))
+            assert band[:, :20].mean() > 0.9
+            assert band[:, 25:].mean() < 0.1
+    features = json.loads((tmp_path / "answers" / "field.geojson").read_text())["features"]
+    assert {feature["properties"]["index"] for feature in features} == {1, 2}
+
+
+def test_a_folder_and_an_answer_without_masks(net: GeoPixModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("b.png", "a.JPG", "deep/a.png", ".hidden.png"):
+        png(tmp_path / "in" / name, 20, 33)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    lines, _ = predict(net, Ask(tmp_path / "in", ["[vqa] is there a plane in the image?"], SIZE, recursive=True), tmp_path)
+    assert [line["key"] for line in lines] == ["a", "b", "deep/a"]
+    assert {dialogue["answer"] for line in lines for dialogue in line["dialogues"]} == {"no"}, "no mask in any batch"
+    assert (tmp_path / "answers" / "deep__a.png").exists()
+    assert "have no mask" not in capsys.readouterr().out, "nobody asked for masks"
+    assert Ask(tmp_path / "in", "a", SIZE).count == 2
+    with pytest.raises(ValueError, match="answers of an earlier run"):
+        predict(net, Ask(tmp_path / "in", "[vqa] is there a plane in the image?", SIZE), tmp_path)
+    lines, _ = predict(net, Ask(tmp_path / "in", "[vqa] is there a plane in the image?", SIZE), tmp_path, overwrite=True)
+    assert len(lines) == 2
+    assert not (tmp_path / "answers" / "deep__a.png").exists()
+
+
+def test_a_jsonl_with_questions_and_turns(net: GeoPixModel, tmp_path: Path) -> None:
+    png(tmp_path / "a.png")
+    geotiff(tmp_path / "b.tif")
+    records = [
+        {"image": "a.png", "prompts": ["[vqa] is there a plane in the image?", ["the large red ship", "the large red ship"]]},
+        {"image": "b.tif", "key": "field", "prompts": ["the large and the red ship"]},
+        {"image": "a.png", "key": "again"},
+    ]
+    path = tmp_path / "ask.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
+    source = Ask(path, "the large red ship", SIZE)
+    assert [dialogue.task for dialogue in source.sample(0).dialogues] == ["vqa/asked", "segment/asked"]
+    lines, _ = predict(net, source, tmp_path)
+    answers = {line["key"]: [dialogue["answer"] for dialogue in line["dialogues"]] for line in lines}
+    one, two = "Sure, it is [SEG].", "Sure, they are [SEG] and [SEG]."
+    assert answers == {"a": ["no", one, one], "field": [two], "again": [one]}
+    assert [dialogue["index"] for dialogue in lines[0]["dialogues"]] == [[], [1], [2]], "a turn has its own masks"
+    assert set(lines[1]["files"]) == {"picture", "masks", "vectors"}
+
+
+def test_a_source_without_files_shows_what_the_model_saw(net: GeoPixModel, tmp_path: Path) -> None:
+    class Drawn(Source):
+        bands, count, title = 3, 1, "drawn"
+
+        def sample(self, index: int, mix: object = None, *, truth: bool = False) -> Sample:
+            frame = Frame(16, 24, SIZE / 24, 5, 0, (SIZE, SIZE))
+            return Sample(torch.full((3, SIZE, SIZE), 0.5), (Dialogue((Turn("[segment] the large red ship"),)),), "drawn", frame)
+
+        def check(self) -> None:
+            pass
+
+    (line,), _ = predict(net, Drawn(), tmp_path)
+    assert (line["image"], line["size"], line["dialogues"][0]["answer"]) == (None, [16, 24], "Sure, it is [SEG].")
+
+
+def test_keys_differ(tmp_path: Path) -> None:
+    files = [png(tmp_path / name) for name in ("a.png", "a.jpg", "b.png", "deep/b.png", "c.png")]
+    source = Ask(files, "x", SIZE)
+    keys = [source.sample(index).key for index in range(5)]
+    assert keys == ["a.png", "a.jpg", (tmp_path / "b.png").as_posix(), (tmp_path / "deep/b.png").as_posix(), "c"]
+    assert [source.original(key)[0] for key in keys] == files
+
+
+def test_prompts_get_the_tag_of_a_task_unless_they_have_one(tmp_path: Path) -> None:
+    def asked(**options: object) -> list[str]:
+        return [dialogue.turns[0].prompt for dialogue in Ask(file, ["ship?", "[vqa] ship?", "[the] ship"], SIZE, **options).sample(0).dialogues]
+
+    file = png(tmp_path / "a.png")
+    assert asked() == ["[segment] ship?", "[vqa] ship?", "[segment] [the] ship"]
+    assert asked(task="caption")[0] == "[caption] ship?"
+    assert asked(task=None) == ["ship?", "[vqa] ship?", "[the] ship"]
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    png(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    png(tmp_path / "outer" / "inner" / "a.png")
+    lines = [
+        "{no json", "[1]", '{"image": 3}', '{"image": "none.png"}', '{"image": "a.png", "prompts": "x"}', '{"image": "a.png", "prompts": [""]}',
+        '{"image": "a.png", "prompts": [["x", 1]]}', '{"image": "a.png", "dialogues": []}',
+    ]  # fmt: skip
+    (tmp_path / "ask.jsonl").write_text("\n".join(lines))
+    (tmp_path / "none.jsonl").write_text("\n")
+    images = [tmp_path / name for name in ("gone.png", "nowhere/gone.png", "empty", "outer", "ask.jsonl", "none.jsonl")]
+    with pytest.raises(ValueError, match=r"problem\(s\)") as caught:
+        Ask(images, [], SIZE).check()
+    found = str(caught.value)
+    for words in (
+        "gone.png does not exist; expected an image or a folder", "nor does its folder", "empty holds no image", "The folders inside it hold 1; say recursive",
+        "line 1 is not valid JSON", "line 2: expected an object", "line 3: expected an object", "none.png does not exist", "line 5: expected an object",
+        "line 6, prompts[0]: expected a text", "line 7, prompts[0]: expected a text", "RealImages", "none.jsonl names no image",
+    ):  # fmt: skip
+        assert words in found, found
+    for prompts, words in (([], "1 image(s) have no prompts"), (["where is [SEG]?"], "must not contain"), ([" "], "expected a text")):
+        with pytest.raises(ValueError, match="problem") as caught:
+            Ask(tmp_path / "a.png", prompts, SIZE).check()
+        assert words in str(caught.value)
+    with pytest.raises(ValueError, match="named 2 times"):
+        Ask([tmp_path / "a.png", tmp_path / "a.png"], "x", SIZE).check()
+    with pytest.raises(ValueError, match="images is empty"):
+        GeoPixData(predict=Ask([], "x", SIZE)).setup("predict")
+
+
+def test_what_cannot_be_read_is_told_before_anything_is_computed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "lfs.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    files = [tmp_path / "lfs.png", png(tmp_path / "a.png"), geotiff(tmp_path / "two.tif", 2), geotiff(tmp_path / "deep.tif", 3, "uint16")]
+    with pytest.raises(ValueError, match="3 problem") as caught:
+        Ask(files, "x", SIZE).check()
+    for words in ("git-lfs pointer", "no range is declared", "different numbers of bands: 3", "2 ("):
+        assert words in str(caught.value)
+    source = Ask(files[2:], "x", SIZE, bands=[2], high=255)
+    source.check()
+    assert (source.bands, source.sample(1).image.shape) == (1, (1, SIZE, SIZE))
+    with pytest.raises(ValueError, match="questions without answers"):
+        source.sample(0, truth=True)
+    with caplog.at_level(logging.WARNING):
+        Ask(png(tmp_path / "wide.png", 8, 300), "x", SIZE).check()
+    assert "1 of 1 images are more than 8 times larger" in caplog.text
+
+
+def test_the_summary_says_how_many_drew_nothing() -> None:
+    assert summary(2, Counter(ok=3), Counter(ok=3)) == "3 answer(s) about 2 image(s), 3 with masks."
+    said = summary(2, Counter(ok=1, no_mask=4, empty_mask=1), Counter(ok=1, no_mask=2, empty_mask=1))
+    assert "3 of 4 answers to questions for masks have no mask: 2 without [SEG], 1 with an empty one." in said
+    assert "was not trained to write [SEG]" in said
+
+
+def test_files_of_a_source_that_no_verb_reads_may_be_missing(tmp_path: Path) -> None:
+    gone = RealImages(tmp_path / "gone.jsonl", SIZE)
+    GeoPixData(train=gone, test=Ask(tmp_path / "gone.png", "x", SIZE), predict=Ask(png(tmp_path / "a.png"), "x", SIZE)).setup("predict")
+    with pytest.raises(FileNotFoundError, match=r"gone.jsonl do not exist"):
+        GeoPixData(train=gone).setup("fit")
