@@ -2,6 +2,8 @@
 # make test         ruff, mypy, pytest with run-time shape checks and doctests, documentation
 # make docs         the documentation as a web site, in site/
 
+export NO_MKDOCS_2_WARNING := 1
+
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := configs/quickstart.yaml

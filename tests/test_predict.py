@@ -11,7 +11,6 @@ import rasterio
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
-from tests import tiny
 
 from geopix.data.ask import Ask
 from geopix.data.instruct import RealImages
@@ -24,6 +23,7 @@ from geopix.predictions import WritePredictions, summary
 from geopix.rle import decode_rle
 from geopix.task import GeoPixTask
 from geopix.types import Dialogue, Frame, Sample, Turn
+from tests import tiny
 
 SIZE, STEPS = 32, 120
 SAID = {

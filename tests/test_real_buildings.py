@@ -9,7 +9,6 @@ import rasterio
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
-from tests import tiny
 
 from geopix.data.instruct import RealImages
 from geopix.data.module import GeoPixData
@@ -20,6 +19,7 @@ from geopix.predictions import WritePredictions
 from geopix.scoring import Scores, own_truth
 from geopix.task import GeoPixTask
 from geopix.types import Drawing, Prediction
+from tests import tiny
 
 FAIR = Path(__file__).parents[2] / "shared" / "data" / "real" / "fair_buildings"
 

@@ -1,15 +1,17 @@
 """Toy images for tests: a red ship and a green plane on grey ground, places and sizes by number, with one dialogue of each kind."""
 
 from collections.abc import Mapping
-from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from geopix.data.source import Source, collate
+from geopix.data.source import Source
 from geopix.rle import encode_rle
-from geopix.types import Batch, Dialogue, Frame, Sample, Turn
-from tests import tiny
+from geopix.task import GeoPixTask
+from geopix.types import Batch, Dialogue, Drawing, Frame, Prediction, Sample, Turn
 
 SIZE = 64
 
@@ -61,13 +63,13 @@ class Toys(Source):
     Args:
         count: how many images; None for no end.
         kinds: what is said about each image where no mix says otherwise.
-        captions_from: images from this one on have a caption alone.
+        odd: what is said about images of odd number instead, whatever the mix.
     """
 
     bands = 3
 
-    def __init__(self, count: int | None = None, kinds: tuple[str, ...] = KINDS, captions_from: int | None = None) -> None:
-        self.count, self.kinds, self.captions_from = count, kinds, captions_from
+    def __init__(self, count: int | None = None, kinds: tuple[str, ...] = KINDS, odd: tuple[str, ...] = ()) -> None:
+        self.count, self.kinds, self.odd = count, kinds, odd
         self.title = f"toys, {count} images"
         self.asked: list[tuple[int, dict[str, float] | None]] = []
 
@@ -78,20 +80,25 @@ class Toys(Source):
         """One image; a mix keeps the kinds that it names, by family or kind."""
         self.asked.append((index, None if mix is None else dict(mix)))
         kinds = [kind for kind in self.kinds if mix is None or {kind, kind.split("/")[0]} & set(mix)]
-        if self.captions_from is not None and index >= self.captions_from:
-            kinds = ["caption/scene"]
-        return sample(index, *kinds, truth=truth)
+        return sample(index, *(self.odd if self.odd and index % 2 else kinds), truth=truth)
 
 
-def small_model(**slots):
-    """The tiny model with a wider language model, and slots replaced: it learns the toys by heart in seconds."""
-    parts = {"memory": True, **slots}
-    return tiny.model(**parts)
+def trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
+    """A silent trainer on the CPU, as the command line sets it up."""
+    quiet = {name: False for name in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")}
+    fixed = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, "default_root_dir": folder}
+    return Trainer(callbacks=list(callbacks), **{**quiet, **fixed, **settings})
 
 
-def batch(*samples: Sample, join: int = 1) -> Batch:
-    """Samples in one batch."""
-    return collate(samples, join)
+class Guessing(GeoPixTask):
+    """A task whose answers are the truth made worse in a way that depends on the image: scores without training."""
 
-
-captions_only = partial(sample, 0, "caption/scene")
+    def answer(self, batch: Batch) -> Prediction:
+        """True words; masks moved by some pixels; every third image is answered with nothing."""
+        number = [int(key.split("-")[1]) for key in batch.keys]
+        of = [number[image] for image in batch.image_index.tolist()]
+        answers = tuple(tuple(turn.answer if of[row] % 3 else "" for turn in turns) for row, turns in enumerate(batch.dialogues))
+        kept = torch.tensor([of[row] % 3 > 0 for row in batch.dialogue_index.tolist()], dtype=torch.bool)
+        moved = [mask.roll(of[row], 1) for mask, row in zip(batch.masks, batch.dialogue_index.tolist(), strict=True)]
+        logits = (torch.stack(moved) if moved else batch.masks)[kept].float() * 2 - 1
+        return Prediction(answers, Drawing(logits, batch.dialogue_index[kept]))

@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from geopix.checkpoint import CheckpointError, check_checkpoint, check_resume, differences, last_checkpoint, other_parts, read_checkpoint
@@ -151,7 +152,7 @@ class GeoPixCLI(LightningCLI):
                 "  next      --ckpt_path resumes a training; --init_from starts a new one from weights alone"
             )
         if said.ckpt_path:
-            said.ckpt_path = str(last_checkpoint(said.trainer.default_root_dir) if said.ckpt_path == "last" else said.ckpt_path)
+            said.ckpt_path = str(last_checkpoint(said.trainer.default_root_dir or ".") if said.ckpt_path == "last" else said.ckpt_path)
         elif verb != "fit" and not said.allow_random:
             raise CheckpointError(
                 f"no checkpoint is given, so {verb} would measure random weights\n"
@@ -185,7 +186,7 @@ class GeoPixCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with its logs in the run folder."""
         config = self._get(self.config_init, "trainer")
-        folder = Path(config.default_root_dir) / "logs"
+        folder = Path(config.default_root_dir or ".") / "logs"
         if config.logger in (None, True):
             loggers = [] if self.subcommand == "predict" else [TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")]
             return super().instantiate_trainer(logger=loggers or False)
@@ -274,7 +275,7 @@ def main(args: list[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except Exception as error:
-        told = tell(error)
+        told = (2, str(error)) if isinstance(error, MisconfigurationException) else tell(error)
         if told is None:
             raise
         code, message = told

@@ -94,7 +94,7 @@ class GeoPixTask(LightningModule):
     def _plain_optimizer(self) -> Optimizer:
         """The optimizer as configured, before any schedule has touched its rates."""
         parameters = [parameter for name, parameter in self.named_parameters() if name in self.trainable]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
             {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
         ]

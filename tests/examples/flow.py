@@ -84,5 +84,5 @@ from geopix.scoring import Scores
 batch = collate([scenes.sample(0, truth=True), scenes.sample(1, truth=True)])  # true masks at the images' own size
 scores = Scores()
 scores.update(batch, prediction)
-assert all(0 <= value for value in scores.compute().values())
+assert all(value >= 0 for value in scores.compute().values())
 # --8<-- [end:score]

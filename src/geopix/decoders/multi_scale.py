@@ -62,6 +62,8 @@ class MultiScaleDecoder(MaskDecoder):
         tokens_per_level: segmentation tokens that each level reads.
         depth, heads, mlp_dim: blocks, heads and MLP width of each level's transformer.
         prompt_hidden: hidden width of the prompt projection; ``prompt_dim`` by default.
+        pyramid: for encoders whose maps get finer from level to level: each neck brings its map to the level's own grid, where the release
+            brings all to ``grid`` and upsamples them by learned layers, because its maps (CLIP's) are all equally coarse.
         recalls: the levels that take a second look through the memory; all of them by default, as in the paper. A look costs as much as the
             level itself, and the finest level costs the most.
 
@@ -83,6 +85,7 @@ class MultiScaleDecoder(MaskDecoder):
         heads: int = 8,
         mlp_dim: int = 2048,
         prompt_hidden: int | None = None,
+        pyramid: bool = False,
         recalls: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ class MultiScaleDecoder(MaskDecoder):
         self.level_embed = nn.Parameter(0.1 * torch.randn(num_levels, dim))
         self.no_mask = nn.Parameter(torch.randn(dim))
 
-        self.upsample = Upscale(dim, dim) if num_levels > 1 else None
+        self.upsample = Upscale(dim, dim) if num_levels > 1 and not pyramid else None
         self.output_upscale = Upscale(dim, dim // 8)
         self.mask_mlp = mlp(dim, dim, dim, dim // 8)
         self.quality_mlp = mlp(dim, dim, dim, 1)
@@ -144,12 +147,13 @@ class MultiScaleDecoder(MaskDecoder):
             ValueError: when the prompts do not have ``num_tokens`` tokens.
         """
         queries = self._fuse(prompts)
-        size = self._grid_size(features[0])
+        rows, columns = self._grid_size(features[0])
         logits: Float[Tensor, "m _ _"] | None = None
         refined: list[Tensor] = []
         auxiliary: list[Tensor] = []
         for level, neck in enumerate(self.necks):
-            image = neck(features[self.levels[level]], size)
+            finer = 1 if self.upsample is not None else 2**level
+            image = neck(features[self.levels[level]], (rows * finer, columns * finer))
             query = queries[:, level]
             if recall is None or level not in self.recalls:
                 logits, quality = self._draw(image, image_index, query, logits, level)
@@ -187,9 +191,9 @@ class MultiScaleDecoder(MaskDecoder):
     ) -> tuple[Float[Tensor, "m _ _"], Float[Tensor, "m c"]]:
         """Mask logits and quality token of one level; features are per image when ``image_index`` is given, else per mask."""
         cells = features.permute(0, 2, 3, 1)
-        for _ in range(level):
-            assert self.upsample is not None
-            cells = unfold_cells(self.upsample(cells))
+        if self.upsample is not None:
+            for _ in range(level):
+                cells = unfold_cells(self.upsample(cells))
         no_mask = self.no_mask.to(cells.dtype)
         if previous is None:
             cells = cells + no_mask

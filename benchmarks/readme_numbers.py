@@ -1,0 +1,104 @@
+"""Write the numbers of benchmarks/results/*.json and the quickstart's picture into README.md, between their marks.
+
+    python benchmarks/readme_numbers.py            # rewrite README.md
+    python benchmarks/readme_numbers.py --check    # fail unless it is up to date
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+PICTURE = "docs/images/quickstart.png"
+FIRST = ("quickstart", "standard", "standard_untrained", "real_buildings")
+"""Results in the order of columns; others follow by name."""
+
+ROWS = {
+    "single/giou": "single referring, gIoU",
+    "single/ciou": "single referring, cIoU",
+    "single/pr@0.5": "single referring, Pr@0.5",
+    "multi/giou": "several targets, gIoU",
+    "group/giou": "groups, gIoU",
+    "followup/giou": "follow-up turns, gIoU",
+    "absent/n_acc": "absent targets refused (N-acc)",
+    "absent/t_acc": "present targets drawn (T-acc)",
+    "vqa/presence": "presence questions",
+    "vqa/presence_majority": "... always the commonest answer",
+    "vqa/count": "counting questions",
+    "vqa/compare": "comparisons",
+    "vqa/colour": "colour questions",
+    "box/acc@0.5": "boxes, Acc@0.5",
+    "caption/rouge_l": "captions, ROUGE-L",
+    "control/shuffled_giou": "control: asked about another image, gIoU",
+    "control/class_union_giou": "control: everything of the true class, gIoU",
+}
+
+
+def results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """The result files by name, in the order of columns.
+
+    Raises:
+        ValueError: for a file that lacks one of protocol, data, command and metrics.
+    """
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    for name, result in found.items():
+        if lacking := {"protocol", "data", "command", "metrics"} - set(result):
+            raise ValueError(f"{folder / name}.json lacks {sorted(lacking)}; copy the metrics.json that geopix test writes.")
+    return {name: found[name] for name in [*(name for name in FIRST if name in found), *(name for name in found if name not in FIRST)]}
+
+
+def section(found: dict[str, dict[str, Any]]) -> str:
+    """The section as Markdown: a table with one column per result, and the command of each."""
+    if not found:
+        return "No result files are committed."
+    lines = ["| | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
+    for key, label in ROWS.items():
+        values = [result["metrics"].get(key) for result in found.values()]
+        if any(value is not None for value in values):
+            lines.append(f"| {label} | " + " | ".join("" if value is None else f"{value:.3f}" for value in values) + " |")
+    for name, result in found.items():
+        lines += ["", f"**{name}** (protocol `{result['protocol']}`; {result['data']})", "", "```bash", result["command"], "```"]
+    return "\n".join(lines)
+
+
+def picture(root: Path = ROOT) -> str:
+    """The quickstart's picture as Markdown, once there is one."""
+    return f"![Questions, true masks and the masks that the quickstart's model drew]({PICTURE})" if (root / PICTURE).is_file() else ""
+
+
+def written(readme: str, **sections: str) -> str:
+    """The text of README with its sections replaced.
+
+    Raises:
+        ValueError: unless it has the marks of each, once and in order.
+    """
+    for name, text in sections.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+            raise ValueError(f"README.md must hold {begin} and {end}, once each and in this order.")
+        before, after = readme.split(begin)[0], readme.split(end)[1]
+        readme = before + "\n".join(line for line in (begin, text, end) if line) + after
+    return readme
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser("python benchmarks/readme_numbers.py", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail unless README.md is up to date")
+    given = parser.parse_args()
+    now = README.read_text(encoding="utf-8")
+    wanted = written(now, picture=picture(), numbers=section(results()))
+    if given.check and now != wanted:
+        sys.exit("README.md is not up to date; run python benchmarks/readme_numbers.py")
+    if not given.check:
+        README.write_text(wanted, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

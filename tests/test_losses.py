@@ -1,0 +1,115 @@
+"""Losses against plain formulas, and where there is nothing to count."""
+
+import math
+
+import pytest
+import torch
+
+from geopix.losses import LossWeights, bce_loss, class_loss, dice_loss, loss_terms, presence_loss, quality_loss, text_loss, weight_of
+from geopix.types import Drawing, Output
+
+LOGITS = torch.tensor([[[2.0, -1.0], [0.5, -3.0]], [[-1.0, -1.0], [4.0, 0.0]]])
+MASKS = torch.tensor([[[True, False], [False, False]], [[False, True], [True, True]]])
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def pixels() -> list[list[tuple[float, bool]]]:
+    return [list(zip(logit.flatten().tolist(), mask.flatten().tolist(), strict=True)) for logit, mask in zip(LOGITS, MASKS, strict=True)]
+
+
+def test_bce() -> None:
+    expected = sum(sum(-math.log(sigmoid(x) if inside else 1 - sigmoid(x)) for x, inside in mask) / 4 for mask in pixels())
+    value, count = bce_loss(LOGITS, MASKS)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert count == 2
+
+
+def test_dice() -> None:
+    expected = 0.0
+    for mask in pixels():
+        overlap, soft, true = sum(sigmoid(x) * t for x, t in mask), sum(sigmoid(x) for x, _ in mask), sum(t for _, t in mask)
+        expected += 1 - (2 * overlap + 1) / (soft + true + 1)
+    value, count = dice_loss(LOGITS, MASKS)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert count == 2
+
+
+def test_text_and_class() -> None:
+    logits = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0], [5.0, 0.0, 0.0]])
+    row = [math.log(sum(math.exp(x) for x in each)) for each in logits.tolist()]
+    value, count = text_loss(logits, torch.tensor([0, 1, 2]))
+    assert value.item() == pytest.approx(row[0] - 1 + row[1] - 2 + row[2], rel=1e-5)
+    assert count == 3
+    value, count = class_loss(logits, torch.tensor([0, -1, 2]))
+    assert value.item() == pytest.approx(row[0] - 1 + row[2], rel=1e-5)
+    assert count == 2
+
+
+def test_quality_and_presence() -> None:
+    value, count = quality_loss(torch.tensor([0.9, 0.25]), LOGITS, MASKS)
+    assert value.item() == pytest.approx((0.9 - 1 / 2) ** 2 + (0.25 - 1 / 3) ** 2, rel=1e-4)
+    assert count == 2
+    empty = torch.stack([MASKS[0], torch.zeros(2, 2, dtype=torch.bool)])
+    value, _ = presence_loss(torch.tensor([1.0, 2.0]), empty)
+    assert value.item() == pytest.approx(-math.log(sigmoid(1)) - math.log(1 - sigmoid(2)), rel=1e-5)
+
+
+def output(logits: torch.Tensor, *, classes: int = 3) -> Output:
+    num = len(logits)
+    drawing = Drawing(
+        logits,
+        torch.zeros(num, dtype=torch.long),
+        class_logits=torch.randn(num, classes, requires_grad=True),
+        presence=torch.randn(num, requires_grad=True),
+        quality=torch.rand(num, requires_grad=True),
+        auxiliary=(logits * 0.5, logits * 0.25),
+    )
+    return Output(torch.randn(5, 7, requires_grad=True), torch.randint(7, (5,)), drawing, torch.full((num,), -1))
+
+
+def test_no_masks_cost_nothing_and_have_a_graph() -> None:
+    logits = torch.zeros(0, 4, 4, requires_grad=True)
+    empty, full = (loss_terms(output(each), truth) for each, truth in [(logits, torch.zeros(0, 8, 8, dtype=torch.bool)), (LOGITS, MASKS)])
+    assert empty.keys() == full.keys(), "ranks with and without masks count the same losses"
+    for name, (value, count) in empty.items():
+        assert value.isfinite(), name
+        assert value.requires_grad, name
+        if name != "text":
+            assert value == 0, name
+            assert count == 0, name
+    sum(value for value, _ in empty.values()).backward()
+    assert logits.grad is not None
+
+
+def test_empty_truth_is_finite() -> None:
+    logits = torch.full((1, 4, 4), -40.0, requires_grad=True)
+    terms = loss_terms(output(logits), torch.zeros(1, 8, 8, dtype=torch.bool))
+    total = sum(value for value, _ in terms.values())
+    assert total.isfinite()
+    total.backward()
+    assert logits.grad.isfinite().all()
+    assert terms["dice"][0] == pytest.approx(0, abs=1e-4)
+
+
+def test_masks_are_compared_at_the_training_size() -> None:
+    truth = torch.zeros(1, 8, 8, dtype=torch.bool)
+    truth[:, :, :4] = True
+    logits = torch.where(truth[:, ::2, ::2], 30.0, -30.0)
+    terms = loss_terms(output(logits), truth)
+    assert terms["bce"][0] < 0.1
+    assert loss_terms(output(-logits), truth)["bce"][0] > 10
+
+
+def test_weights() -> None:
+    weights = LossWeights().replace({"bce": 4.0, "auxiliary": 0.25})
+    assert (weights.text, weights.bce, weights.dice) == (1.0, 4.0, 0.5)
+    assert weight_of("bce", weights) == 4.0
+    assert weight_of("auxiliary_bce", weights) == 1.0
+    assert weight_of("auxiliary_dice", weights) == 0.125
+    with pytest.raises(ValueError, match=r"unknown loss weight \['dise'\]; expected some of"):
+        weights.replace({"dise": 1.0})
+    for name in loss_terms(output(LOGITS), MASKS):
+        assert weight_of(name, weights) > 0
