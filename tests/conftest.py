@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by processes that tests st
 import pytest
 import torch
 
+collect_ignore = ["examples"]  # run by test_docs.py, not on import
 SHARED = Path(__file__).parents[2] / "shared"
 
 

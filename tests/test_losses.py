@@ -91,7 +91,7 @@ def test_empty_truth_is_finite() -> None:
     assert total.isfinite()
     total.backward()
     assert logits.grad.isfinite().all()
-    assert terms["dice"][0] == pytest.approx(0, abs=1e-4)
+    assert terms["dice"][0].item() == pytest.approx(0, abs=1e-4)
 
 
 def test_masks_are_compared_at_the_training_size() -> None:

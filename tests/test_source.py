@@ -78,7 +78,7 @@ def test_training_steps_take_the_samples_in_order_over_all_ranks() -> None:
 
 def test_the_mix_follows_the_number_of_the_sample() -> None:
     source = toys.Toys(count=4)
-    planned = _Planned(source, [(0, {"vqa": 1}), (3, None), (6, {"segment": 1})], truth=False)
+    planned = _Planned(source, [(0, {"vqa": 1.0}), (3, None), (6, {"segment": 1.0})], truth=False)
     for index in (0, 2, 3, 5, 6, 100):
         planned[index]
     assert source.asked == [(0, {"vqa": 1}), (2, {"vqa": 1}), (3, None), (1, None), (2, {"segment": 1}), (0, {"segment": 1})]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,7 +42,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(_absent(path))
     _look(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about a foreign pickle's protocol; what it holds is told below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_unsafe(path, str(error))) from error
     except (RuntimeError, EOFError, OSError, BadZipFile, KeyError, IndexError, ValueError) as error:

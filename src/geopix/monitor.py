@@ -33,11 +33,15 @@ class AnswerPictures(Callback):
         self.count, self.every = count, every
         self._panels: list[np.ndarray] = []
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Draw what is still wanted."""
         self._draw(batch, outputs)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Draw what is still wanted."""
         self._draw(batch, outputs)
 
@@ -114,7 +118,7 @@ class Curves(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the scores and draw."""
-        if not trainer.sanity_checking and trainer.training:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._note(trainer, "val/")
             self._draw(trainer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -112,7 +113,10 @@ class GeoPixData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """All of the validation source once, or nothing where there is none."""
-        return self._evaluation("val") if self.sources["val"] is not None else []
+        if self.sources["val"] is None:
+            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # it is meant so
+            return []
+        return self._evaluation("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """All of the test source once."""

@@ -50,7 +50,7 @@ def collate(samples: Sequence[Sample], join: int = 1) -> Batch:
         join: ask up to this many of an image's dialogues in one, one after the other: its visual tokens are then read once for all of them.
 
     Raises:
-        ValueError: when images of one batch differ in size, or a dialogue that writes ``[SEG]`` has no masks.
+        ValueError: when images of one batch differ in size, or a dialogue that writes ``[SEG]`` or names classes has no masks.
     """
     shapes = {tuple(sample.image.shape) for sample in samples}
     if len(shapes) != 1:
@@ -61,6 +61,8 @@ def collate(samples: Sequence[Sample], join: int = 1) -> Batch:
     for dialogue in dialogues:
         if dialogue.masks is None and any("[SEG]" in turn.answer for turn in dialogue.turns):
             raise ValueError(f"an answer writes [SEG] but its dialogue has no masks to learn from: {dialogue.turns}")
+        if dialogue.masks is None and dialogue.classes:
+            raise ValueError(f"a dialogue names classes but has no masks that they belong to: {dialogue.classes}; give both or neither.")
     masks = [dialogue.masks if dialogue.masks is not None else torch.zeros(0, *canvas, dtype=torch.bool) for dialogue in dialogues]
     classes = [dialogue.classes or (None,) * len(mask) for dialogue, mask in zip(dialogues, masks, strict=True)]
     return Batch(

@@ -1,0 +1,74 @@
+"""How a model is trained: every parameter takes part in every step, and a step repeats itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from geopix.data.module import GeoPixData
+from geopix.decoders.dot import DotDecoder
+from geopix.task import GeoPixTask
+from tests import tiny, toys
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+
+class Gradients(Callback):
+    def on_after_backward(self, trainer, pl_module) -> None:
+        self.missing = [name for name, parameter in pl_module.net.named_parameters() if parameter.requires_grad and parameter.grad is None]
+        self.not_finite = [name for name, parameter in pl_module.net.named_parameters() if parameter.grad is not None and not parameter.grad.isfinite().all()]
+
+
+@pytest.mark.parametrize("decoder", [DotDecoder, tiny.MultiScaleDecoder])
+def test_captions_alone_reach_every_parameter(tmp_path: Path, decoder: type) -> None:
+    seen = Gradients()
+    task = GeoPixTask(tiny.model(decoder=decoder))
+    trainer = toys.trainer(tmp_path, seen)
+    trainer.fit(task, datamodule=GeoPixData(toys.Toys(kinds=("caption/scene",)), samples=2, batch_size=2))
+    assert trainer.global_step == 1
+    assert seen.missing == []
+    assert seen.not_finite == []
+    assert {name for name in trainer.callback_metrics if name.startswith("train/")} >= {"train/text", "train/bce", "train/loss"}
+    assert trainer.callback_metrics["train/bce"] == 0
+
+
+def train(folder: Path, seed: int, named_share: float = 0.5) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = tiny.model(decoder=DotDecoder)
+    task = GeoPixTask(model, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1), named_share=named_share)
+    torch.manual_seed(seed)
+    toys.trainer(folder).fit(task, datamodule=GeoPixData(toys.Toys(), samples=4, batch_size=2))
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def test_the_draws_of_a_step_follow_from_its_number(tmp_path: Path) -> None:
+    one, two, told = train(tmp_path, 1), train(tmp_path, 2), train(tmp_path, 1, named_share=1.0)
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+    assert any(not torch.equal(value, told[name]) for name, value in one.items()), "which masks are named matters"
+
+
+def test_vectors_do_not_decay_and_all_that_is_trainable_is_in_the_optimizer() -> None:
+    net = tiny.model(decoder=DotDecoder)
+    net.encoder.requires_grad_(False)
+    task = GeoPixTask(net, optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1))
+    net.llm.requires_grad_(False)  # as a stage would, before the optimizer is made
+    matrices, vectors = task.configure_optimizers().param_groups
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert all(parameter.ndim > 1 for parameter in matrices["params"])
+    assert all(parameter.ndim <= 1 for parameter in vectors["params"])
+    inside = {id(parameter) for group in (matrices, vectors) for parameter in group["params"]}
+    expected = {id(parameter) for part in (net.connector, net.llm, net.decoder, net.memory) for parameter in part.parameters()}
+    assert inside == expected
+
+
+def test_a_scheduler_steps_once_per_step(tmp_path: Path) -> None:
+    task = GeoPixTask(
+        tiny.model(memory=False, decoder=DotDecoder),
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5),
+    )
+    trainer = toys.trainer(tmp_path, gradient_clip_val=1e-3)
+    trainer.fit(task, datamodule=GeoPixData(toys.Toys(), samples=3, batch_size=1))
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1 / 8)
