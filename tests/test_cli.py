@@ -158,3 +158,10 @@ def test_mistakes_of_a_worker_are_told_and_defects_are_not() -> None:
     assert tell(ValueError(f"{inner}ValueError: a.png is no image.")) == (3, "a.png is no image.")
     assert tell(ValueError("raised by a test, not by geopix")) is None
     assert tell(RuntimeError("shapes")) is None
+
+
+def test_what_a_part_keeps_from_the_part_before_is_said(tmp_path: Path) -> None:
+    (tmp_path / "llm.yaml").write_text("class_path: geopix.llms.hf.HFLanguageModel\ninit_args: {source: nowhere/model, seg_tokens: 2}\n", encoding="utf-8")
+    said = geopix("test", "--config", TINY, "--model.net.llm", tmp_path / "llm.yaml", "--model.net.decoder", ROOT / "configs/decoder/dot.yaml")
+    assert "geopix: model.net.llm keeps tokenizer of the part before" in said.err
+    assert "model.net.decoder keeps dim of the part before" in said.err

@@ -85,7 +85,7 @@ class Toys(Source):
 
 def trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
     """A silent trainer on the CPU, as the command line sets it up."""
-    quiet = {name: False for name in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler"), False)
     fixed = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, "default_root_dir": folder}
     return Trainer(callbacks=list(callbacks), **{**quiet, **fixed, **settings})
 

@@ -234,10 +234,12 @@ def _look(path: Path) -> None:
 
 def _unsafe(path: Path, error: str) -> str:
     names = sorted(set(re.findall(r"GLOBAL ([\w.]+)", error)))
-    if not names:
+    with path.open("rb") as file:
+        pickled = file.read(1) == pickle.PROTO
+    if not names and not pickled:
         return f"{path} is no checkpoint\n  found     {path.stat().st_size:,} bytes of another format\n  expected  a file that geopix fit wrote"
     return (
-        f"{path} holds Python objects, so it is not opened\n  objects   {', '.join(names[:_SHOWN])}\n"
+        f"{path} holds Python objects, so it is not opened\n  objects   {', '.join(names[:_SHOWN]) or 'a Python pickle'}\n"
         "  why       opening them can run code; geopix checkpoints never hold any\n"
         "  next      ask its author for the tensors alone (safetensors, or a geopix checkpoint)"
     )

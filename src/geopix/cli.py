@@ -26,6 +26,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from geopix.checkpoint import CheckpointError, check_checkpoint, check_resume, differences, last_checkpoint, other_parts, read_checkpoint
 from geopix.cli_errors import ConfigError, explain, tell
+from geopix.cli_places import kept_options
 from geopix.curriculum import Curriculum
 from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
@@ -141,6 +142,8 @@ class GeoPixCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Read the command."""
         self.config = parser.parse_args(args)
+        for key, file, names in kept_options(args, self.config[self.config.subcommand]):
+            print(f"geopix: {key} keeps {', '.join(names)} of the part before: {file} names the same class and not these options", file=sys.stderr)
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint and compare it with the command. Nothing of the command is replaced by what the checkpoint stores."""

@@ -15,7 +15,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from geopix.checkpoint import CheckpointError
-from geopix.cli_places import Places, slot_type
+from geopix.cli_places import Places, parse_part
 from geopix.contracts import Connector, MaskDecoder, Memory
 
 _LONGEST = 14
@@ -66,14 +66,8 @@ def explain(parser: ArgumentParser, message: str, args: Sequence[str]) -> str:
 
 def _inline(key: str, path: Path) -> str:
     """The real complaint about a part file, which the parser hides when the part is required: the file's content is read on its own."""
-    annotation = slot_type(key)
-    if annotation is None or not path.is_file():
-        return ""
-    inner = ArgumentParser(exit_on_error=False)
-    inner.add_argument("--part", type=annotation)
-    text = path.read_text(encoding="utf-8")
     try:
-        inner.parse_string("part:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
+        parse_part(key, path)
     except ArgumentError as error:
         return str(error)
     return ""

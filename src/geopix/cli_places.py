@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace
 
 from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
@@ -59,6 +62,46 @@ def slot_type(key: str) -> Any:
         classes = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and each is not type(None)]
         kind = next((hint for each in classes if (hint := get_type_hints(each.__init__).get(name)) is not None), None)
     return kind
+
+
+def parse_part(key: str, path: Path) -> Any:
+    """The content of a part file, read for its slot on its own; None where the slot's type is not known.
+
+    Raises:
+        ArgumentError: when the content does not fit the slot.
+    """
+    annotation = slot_type(key)
+    if annotation is None or not path.is_file():
+        return None
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--part", type=annotation)
+    text = path.read_text(encoding="utf-8")
+    return parser.parse_string("part:\n" + "\n".join(f"  {line}" for line in text.splitlines())).part
+
+
+def kept_options(args: Sequence[str], config: Namespace) -> list[tuple[str, str, list[str]]]:
+    """Options that a part keeps from the part before it, because the file that was swapped in names the same class and not these options.
+
+    Args:
+        args: the command.
+        config: what it was parsed to, for its verb.
+
+    Returns:
+        key, file and options of each such part.
+    """
+    kept = []
+    for option, value in pairwise(args):
+        key, path = option.removeprefix("--"), Path(value)
+        if option == key or path.suffix not in (".yaml", ".yml") or slot_type(key) is None:
+            continue
+        alone, merged = parse_part(key, path), config.get(key)
+        if not isinstance(alone, Namespace) or not isinstance(merged, Namespace) or "init_args" not in alone or "init_args" not in merged:
+            continue
+        flags = {each[len(option) + 1 :].removeprefix("init_args.").split(".")[0].partition("=")[0] for each in args if each.startswith(f"{option}.")}
+        names = [name for name, value in vars(alone.init_args).items() if name not in flags and merged.init_args.get(name) != value]
+        if names:
+            kept.append((key, value, names))
+    return kept
 
 
 def _lines(path: Path) -> list[str]:

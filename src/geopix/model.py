@@ -187,11 +187,13 @@ class GeoPixModel(nn.Module):
         """Masks of all prompts: the one way from states to masks, for training and answering."""
         image_index = image_of[dialogue_index]
         if self.memory is None:
-            return replace(self.decoder(seen.features, prompts, image_index), dialogue_index=dialogue_index)
+            drawing: Drawing = self.decoder(seen.features, prompts, image_index)
+            return replace(drawing, dialogue_index=dialogue_index)
         memory = self.memory
 
         def recall(features: Tensor, image_index: Tensor, mask_logits: Tensor, level: int) -> Tensor:
-            return memory(features, image_index, mask_logits, level, prompts=prompts, class_ids=class_ids)
+            refined: Tensor = memory(features, image_index, mask_logits, level, prompts=prompts, class_ids=class_ids)
+            return refined
 
         drawing = self.decoder(seen.features, prompts, image_index, recall)
         return replace(drawing, dialogue_index=dialogue_index, class_logits=memory.classify(prompts))

@@ -169,18 +169,19 @@ class Results(Callback):
             return
         source = data.sources["test"]
         assert source is not None
+        metrics = {name: round(float(value), 5) for name, value in sorted(trainer.callback_metrics.items())}
         result = {
             "protocol": pl_module.protocol,
             "data": source.title,
             "command": " ".join(["geopix", *sys.argv[1:]]),
             "version": __version__,
-            "metrics": {name: round(float(value), 5) for name, value in sorted(trainer.callback_metrics.items())},
+            "metrics": metrics,
         }
         path = self.path or Path(trainer.default_root_dir) / "metrics.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(f"\n{result['data']}  (protocol: {result['protocol']})")
-        print(table(result["metrics"]))
+        print(table(metrics))
         for label, shown in (("numbers", path), ("pictures", path.parent / "pictures"), ("curves", path.parent / "curves.png")):
             print(f"{label:9}{shown}")
 

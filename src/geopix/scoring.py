@@ -58,7 +58,9 @@ class Scores(nn.Module):
             if family == "segment":
                 self.absent.update(torch.tensor([bool(truth[row])]), torch.tensor([drew_something(drawn)]))
                 if kind in SEGMENT_KINDS:
-                    self.masks[kind].update(*score_dialogue(drawn, truth[row]))
+                    masks = self.masks[kind]
+                    assert isinstance(masks, MaskIoU)
+                    masks.update(*score_dialogue(drawn, truth[row]))
             elif family == "vqa":
                 self.vqa.update([kind], [given], [expected])
             elif family == "refer":

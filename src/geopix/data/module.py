@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from geopix.data.source import Source, collate
-from geopix.types import Batch, Sample
+from geopix.types import Sample
 
 Plan = Sequence[tuple[int, Mapping[str, float] | None]]
 """From which training sample on which task mix holds: ``[(0, {"vqa": 1}), (20000, {"segment": 4, "vqa": 1})]``."""
@@ -100,7 +100,7 @@ class GeoPixData(LightningDataModule):
         if len({source.bands for source in given.values()}) > 1:
             raise ValueError(f"the sources differ in bands: { {name: source.bands for name, source in given.items()} }; name the same bands in each.")
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Sample]:
         """Batches of the training plan, from where the trainer stands."""
         trainer = self.trainer
         assert trainer is not None
@@ -111,22 +111,22 @@ class GeoPixData(LightningDataModule):
         batches = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done, drop_last=True)
         return self._loader("train", batches, self._plan, join=self.join, truth=False)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+    def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """All of the validation source once, or nothing where there is none."""
         if self.sources["val"] is None:
             warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # it is meant so
             return []
         return self._evaluation("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[Sample]:
         """All of the test source once."""
         return self._evaluation("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[Sample]:
         """All images to answer about, once."""
         return self._evaluation("predict")
 
-    def _evaluation(self, name: str) -> DataLoader[Batch]:
+    def _evaluation(self, name: str) -> DataLoader[Sample]:
         source, trainer = self.sources[name], self.trainer
         assert source is not None
         assert trainer is not None
@@ -135,7 +135,7 @@ class GeoPixData(LightningDataModule):
         batches = _Batches(source.count, self.eval_batch_size, trainer.global_rank, trainer.world_size, drop_last=False)
         return self._loader(name, batches, [(0, None)], join=1, truth=name != "predict")
 
-    def _loader(self, name: str, batches: _Batches, plan: Plan, *, join: int, truth: bool) -> DataLoader[Batch]:
+    def _loader(self, name: str, batches: _Batches, plan: Plan, *, join: int, truth: bool) -> DataLoader[Sample]:
         source = self.sources[name]
         assert source is not None
         return DataLoader(

@@ -1,0 +1,87 @@
+"""Can the whole model learn eight scenes by heart? Every [SEG] must be written by free generation, and the masks must fit.
+
+Parts are those of the quickstart (configs/quickstart.yaml), trained on one single reference per easy scene.
+
+    python benchmarks/overfit.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+from functools import partial
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from geopix.connectors.mlp import MLPConnector
+from geopix.curriculum import Curriculum, Stage
+from geopix.data.module import GeoPixData
+from geopix.data.scenes import Scenes, SceneTexts
+from geopix.data.source import collate
+from geopix.decoders.multi_scale import MultiScaleDecoder
+from geopix.encoders.timm import TimmEncoder
+from geopix.llms.hf import HFLanguageModel
+from geopix.llms.tokenizer import train_tokenizer
+from geopix.memory.classwise import ClasswiseMemory
+from geopix.model import GeoPixModel
+from geopix.scoring import Scores
+from geopix.task import GeoPixTask
+
+LLAMA = {"model_type": "llama", "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
+
+
+def model(classes: list[str]) -> GeoPixModel:
+    """The quickstart's parts."""
+    return GeoPixModel(
+        TimmEncoder("resnet18", levels=[1, 2, 3], options={"layers": [1, 1, 1, 1], "channels": [48, 96, 160, 160]}),
+        partial(MLPConnector, positions=True),
+        HFLanguageModel(LLAMA, tokenizer=train_tokenizer(SceneTexts("easy", 100), vocab_size=800)),
+        partial(MultiScaleDecoder, dim=64, neck_dim=96, grid=16, heads=4, mlp_dim=128, levels=[1, 0]),
+        partial(ClasswiseMemory, classes=classes, slots=16, dim=32, ffn=64, grid=8),
+    )
+
+
+def main() -> None:
+    """Train, ask, and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=8)
+    parser.add_argument("--size", type=int, default=64, help="rows and columns in pixels")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    said = parser.parse_args()
+
+    warnings.filterwarnings("ignore", message="(?s).*does not have many workers")
+    warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    seed_everything(said.seed, verbose=False)
+    source = Scenes("easy", size=said.size, count=said.scenes, dialogues=1, mix={"segment/single": 1.0}, seed=said.seed)
+    batch = collate([source.sample(index, truth=True) for index in range(said.scenes)])
+    task = GeoPixTask(model(sorted({name for name in batch.classes if name})), optimizer=partial(torch.optim.AdamW, lr=said.lr, betas=(0.9, 0.95)))
+    stage = Stage("by heart", samples=said.steps * said.scenes, warmup=0.05, decay_to=0.02)
+    trainer = Trainer(
+        accelerator="auto", devices=1, max_epochs=1, gradient_clip_val=1.0, callbacks=[Curriculum([stage])], use_distributed_sampler=False,
+        logger=False, enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    began = time.perf_counter()
+    trainer.fit(task, datamodule=GeoPixData(source, batch_size=said.scenes))
+    seconds = time.perf_counter() - began
+
+    task.eval()
+    with torch.no_grad():
+        prediction = task.answer(batch.to(task.device))
+    scores = Scores()
+    scores.update(batch, prediction)
+    single = {name.removeprefix("single/"): value for name, value in scores.compute().items() if name.startswith("single/")}
+    drawn = torch.bincount(prediction.drawing.dialogue_index.cpu(), minlength=said.scenes)
+    written = torch.minimum(drawn, torch.bincount(batch.dialogue_index, minlength=said.scenes)).sum() / len(batch.masks)
+    print(f"{said.scenes} easy scenes of {said.size} px, {said.steps} steps of all of them, learning rate {said.lr}, {seconds:.0f} s on {task.device}")
+    print(f"mean IoU {single['giou']:.3f}   IoU > 0.9 {single['pr@0.9']:.3f}   [SEG] written {written:.3f}")
+
+
+if __name__ == "__main__":
+    main()
