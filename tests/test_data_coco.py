@@ -65,10 +65,10 @@ def test_plain_coco(tmp_path: Path) -> None:
     assert singles == [[[10]], [[11]]]
     prompt, answer, targets = asked(first)["segment/group"]
     assert "all the buses" in prompt
-    assert (answer, targets) == ("Sure, they are [SEG].", [[12, 13]])
+    assert (answer, targets) == ("Sure, all the buses are [SEG].", [[12, 13]])
     prompt, answer, targets = asked(first)["segment/multi"]
     assert prompt == "[segment] please segment the storage tank and the ship."
-    assert (answer, targets) == ("Sure, they are [SEG] and [SEG].", [[10], [11]])
+    assert (answer, targets) == ("Sure, the storage tank is [SEG] and the ship is [SEG].", [[10], [11]])
     assert list(asked(second)) == ["segment/group"]
     records = InstructRecords(output, size=32)
     records.check()

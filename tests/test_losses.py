@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from geopix.losses import LossWeights, bce_loss, class_loss, dice_loss, loss_terms, presence_loss, quality_loss, text_loss, weight_of
+from geopix.losses import TERMS, LossWeights, bce_loss, class_loss, dice_loss, loss_terms, presence_loss, quality_loss, text_loss, weight_of
 from geopix.types import Drawing, Output
 
 LOGITS = torch.tensor([[[2.0, -1.0], [0.5, -3.0]], [[-1.0, -1.0], [4.0, 0.0]]])
@@ -111,5 +111,6 @@ def test_weights() -> None:
     assert weight_of("auxiliary_dice", weights) == 0.125
     with pytest.raises(ValueError, match=r"unknown loss weight \['dise'\]; expected some of"):
         weights.replace({"dise": 1.0})
-    for name in loss_terms(output(LOGITS), MASKS):
+    assert set(loss_terms(output(LOGITS), MASKS)) == set(TERMS)
+    for name in TERMS:
         assert weight_of(name, weights) > 0

@@ -70,9 +70,9 @@ def test_masks_are_scored_at_the_image_s_own_size() -> None:
     own = canvas[0].repeat_interleave(2, 0).repeat_interleave(2, 1)[:96]  # a wide image: 96 x 128 in a canvas of 64 x 64, 8 empty rows on each side
     moved = torch.roll(canvas, 8, 1)
     frame = Frame(96, 128, 0.5, 8, 0, (64, 64))
-    batch = collate([replace(sample, frame=frame, truth=((encode_rle(own),),), unions=None)])
-    prediction = Prediction((("[SEG]",),), Drawing(moved.float() * 2 - 1, torch.tensor([0])))
-    assert own_masks(batch, prediction)[0][0].shape == (96, 128)
+    batch = collate([toys.sample(1, "caption/scene"), replace(sample, frame=frame, truth=((encode_rle(own),),), unions=None)])
+    prediction = Prediction((("a ship",), ("[SEG]",)), Drawing(moved.float() * 2 - 1, torch.tensor([1])))
+    assert own_masks(batch, prediction)[1][0].shape == (96, 128)
     assert score(batch, prediction)["single/giou"] > 0.9
     assert score(batch, perfect(batch))["single/giou"] < 0.6
 

@@ -22,8 +22,9 @@ class Gradients(Callback):
 
 @pytest.mark.parametrize("decoder", [DotDecoder, tiny.MultiScaleDecoder])
 def test_captions_alone_reach_every_parameter(tmp_path: Path, decoder: type) -> None:
-    seen = Gradients()
-    task = GeoPixTask(tiny.model(decoder=decoder))
+    seen, net = Gradients(), tiny.model(decoder=decoder)
+    net.decoder.register_parameter("seldom", torch.nn.Parameter(torch.zeros(2)))  # of a path that this batch does not take
+    task = GeoPixTask(net)
     trainer = toys.trainer(tmp_path, seen)
     trainer.fit(task, datamodule=GeoPixData(toys.Toys(kinds=("caption/scene",)), samples=2, batch_size=2))
     assert trainer.global_step == 1

@@ -18,6 +18,9 @@ from geopix.types import Output
 Term = tuple[Tensor, Tensor]
 """A loss not yet divided: the sum over its elements, and their number."""
 
+TERMS = ("text", "bce", "dice", "auxiliary_bce", "auxiliary_dice", "classify", "quality", "presence")
+"""The names of all losses. Ranks count them in this order, whichever of them their batches allow."""
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -90,7 +93,7 @@ def presence_loss(presence: Float[Tensor, " m"], masks: Bool[Tensor, "m h w"]) -
 
 
 def loss_terms(output: Output, masks: Bool[Tensor, "m h w"]) -> dict[str, Term]:
-    """Every loss that an output allows, by the name of its weight. Masks are compared at the training size."""
+    """Every loss that an output allows, by its name in :data:`TERMS`. Masks are compared at the training size."""
     drawing = output.drawing
     final = _resize(drawing.mask_logits, masks)
     earlier = [_resize(logits, masks) for logits in drawing.auxiliary]

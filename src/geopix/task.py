@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from geopix.checkpoint import check_checkpoint, manifest, trained_state, use_own_options
-from geopix.losses import LossWeights, loss_terms, weight_of
+from geopix.losses import TERMS, LossWeights, loss_terms, weight_of
 from geopix.model import GeoPixModel
 from geopix.scoring import Scores
 from geopix.types import Batch, Prediction
@@ -69,18 +69,19 @@ class GeoPixTask(LightningModule):
         torch.manual_seed(hash((int(os.environ.get("PL_GLOBAL_SEED", "0")), self.global_rank, batch_idx)) % 2**63)
         named = torch.rand(len(batch.masks), device=self.device) < self.named_share
         output = self.net(batch, named)
-        total = output.logits.new_zeros((), dtype=torch.float32)
-        for name, (value, count) in loss_terms(output, batch.masks).items():
-            loss = value / self._mean_over_ranks(count).clamp(min=1 / self.trainer.world_size)
+        terms, total = loss_terms(output, batch.masks), output.logits.new_zeros((), dtype=torch.float32)
+        counts = self._mean_over_ranks(torch.stack([terms[name][1].float() if name in terms else torch.zeros_like(total) for name in TERMS]))
+        for name, (value, _) in terms.items():
+            loss = value / counts[TERMS.index(name)].clamp(min=1 / self.trainer.world_size)
             self.log(f"train/{name}", loss.detach(), batch_size=1)
             total = total + weight_of(name, self.active_loss) * loss
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         # Every trainable parameter takes part in each step: a rank with captions only must not leave the others waiting.
         return total + sum((parameter.sum() * 0.0 for parameter in self.net.parameters() if parameter.requires_grad), start=total.new_zeros(()))
 
-    def _mean_over_ranks(self, count: Tensor) -> Tensor:
+    def _mean_over_ranks(self, counts: Tensor) -> Tensor:
         """Elements per rank on average: DDP averages gradients, so the sum over ranks is divided by the count over ranks."""
-        counted = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
+        counted = self.trainer.strategy.reduce(counts, reduce_op="mean")
         assert isinstance(counted, Tensor)
         return counted
 

@@ -116,7 +116,8 @@ def _single(view: View, rng: np.random.Generator, used: set[object]) -> Spoken |
         return None
     thing, expression = drawn
     used.add(expression)
-    turn = Turn(ask(rng, "segment/single", f"the {describe(expression, rng)}"), here(1))
+    words = f"the {describe(expression, rng)}"
+    turn = Turn(ask(rng, "segment/single", words), here(words))
     return Spoken((turn,), ((thing.index,),), (thing.name,), "segment/single", needs_more(view, thing))
 
 
@@ -146,8 +147,8 @@ def _multi(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | 
     if len(found) < 2 or key in used:
         return None
     used.add(key)
-    words = listing([f"the {describe(expression, rng)}" for expression in found.values()])
-    turn = Turn(ask(rng, "segment/many", words), here(len(found)))
+    phrases = [f"the {describe(expression, rng)}" for expression in found.values()]
+    turn = Turn(ask(rng, "segment/many", listing(phrases)), here(*phrases))
     return Spoken((turn,), tuple((index,) for index in found), tuple(expression.name for expression in found.values()), "segment/multi")
 
 
@@ -158,7 +159,7 @@ def _group(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | 
     found, expression = drawn
     used.add(expression)
     words = f"{choose(rng, ('all the', 'all', 'the'))} {describe(expression, rng, many=True)}"
-    return Spoken((Turn(ask(rng, "segment/many", words), here(1, many=True)),), (found,), (expression.name,), "segment/group")
+    return Spoken((Turn(ask(rng, "segment/many", words), here(words, many=True)),), (found,), (expression.name,), "segment/group")
 
 
 def _absent(view: View, rng: np.random.Generator, used: set[object]) -> Spoken | None:
@@ -182,9 +183,10 @@ def _followup(view: View, rng: np.random.Generator, used: set[object]) -> Spoken
         return None
     used.add(expression)
     second, words = then
+    opening = f"the {describe(expression, rng)}"
     turns = (
-        Turn(ask(rng, "segment/single", f"the {describe(expression, rng)}"), here(1)),
-        Turn(ask(rng, "segment/follow", words), here(1)),
+        Turn(ask(rng, "segment/single", opening), here(opening)),
+        Turn(ask(rng, "segment/follow", words), here(words)),
     )
     return Spoken(turns, ((first.index,), (second.index,)), (first.name, second.name), "segment/followup")
 

@@ -142,9 +142,16 @@ def describe(expression: Expression, rng: np.random.Generator | None = None, *, 
     return f"{thing} {word}"
 
 
-def here(count: int, *, many: bool = False) -> str:
-    """The answer that gives masks, one ``[SEG]`` per expression; ``many`` when it is a group."""
-    return f"Sure, it is {SEG}." if count == 1 and not many else f"Sure, they are {listing([SEG] * count)}."
+def here(*phrases: str, many: bool = False) -> str:
+    """The answer that gives masks: each phrase of the question, then its ``[SEG]``; ``many`` when a phrase is a group.
+
+    Naming the phrase before its mask (as GLaMM's grounded answers do, arXiv 2311.03356) tells the reader, and the model, which mask is whose.
+
+    >>> here("the red ship", "the plane")
+    'Sure, the red ship is [SEG] and the plane is [SEG].'
+    """
+    verb = "are" if many else "is"
+    return f"Sure, {listing([f'{phrase} {verb} {SEG}' for phrase in phrases])}."
 
 
 def refusal(expression: Expression, *, many: bool = False) -> str:

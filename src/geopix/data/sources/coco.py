@@ -134,11 +134,11 @@ def _from_refs(refs: Iterable[dict[str, Any]], instances: dict[int, dict[str, An
         elif lost := [one for one in ids if one not in instances]:
             LOG.warning("%s: %r names the annotations %s, which the image does not have; left out.", key, text, lost)
         elif kind in ("all", "group") or len(ids) > 1:
-            dialogues.append(_dialogue("segment/group", _request(text, key), f"Sure, they are {SEG}.", [ids]))
+            dialogues.append(_dialogue("segment/group", _request(text, key), f"Sure, {text} are {SEG}.", [ids]))
         elif instances[ids[0]]["distractor_only"]:
             LOG.warning("%s: %r names annotation %s, which is distractor_only; left out.", key, text, ids[0])
         else:
-            dialogues.append(_dialogue("segment/single", _request(text, key), f"Sure, it is {SEG}.", [ids]))
+            dialogues.append(_dialogue("segment/single", _request(text, key), f"Sure, {text} is {SEG}.", [ids]))
             singles.append((text, ids[0]))
     return dialogues + _several(singles, key)
 
@@ -154,11 +154,11 @@ def _from_classes(instances: dict[int, dict[str, Any]], key: str) -> list[dict[s
             continue
         if len(members) == 1 and not members[0]["distractor_only"]:
             text, target = f"the {name}", members[0]["id"]
-            dialogues.append(_dialogue("segment/single", _request(text, key), f"Sure, it is {SEG}.", [[target]]))
+            dialogues.append(_dialogue("segment/single", _request(text, key), f"Sure, {text} is {SEG}.", [[target]]))
             singles.append((text, target))
         else:
             ids = [member["id"] for member in members]
-            dialogues.append(_dialogue("segment/group", _request(f"all the {_plural(name)}", key), f"Sure, they are {SEG}.", [ids]))
+            dialogues.append(_dialogue("segment/group", _request(f"all the {_plural(name)}", key), f"Sure, all the {_plural(name)} are {SEG}.", [ids]))
     return dialogues + _several(singles, key)
 
 
@@ -174,7 +174,8 @@ def _several(singles: Sequence[tuple[str, int]], key: str) -> list[dict[str, Any
         start += len(part)
         texts = [text for _, text in part]
         prompt = f"[segment] please segment {', '.join(texts[:-1])} and {texts[-1]}."
-        answer = f"Sure, they are {', '.join([SEG] * (len(part) - 1))} and {SEG}."
+        grounded = [f"{text} is {SEG}" for text in texts]
+        answer = f"Sure, {', '.join(grounded[:-1])} and {grounded[-1]}."
         dialogues.append(_dialogue("segment/multi", prompt, answer, [[target] for target, _ in part]))
     return dialogues
 
