@@ -62,6 +62,8 @@ class MultiScaleDecoder(MaskDecoder):
         tokens_per_level: segmentation tokens that each level reads.
         depth, heads, mlp_dim: blocks, heads and MLP width of each level's transformer.
         prompt_hidden: hidden width of the prompt projection; ``prompt_dim`` by default.
+        mask_dim: width of the pixel embeddings that a mask is a product with; an eighth of ``dim`` by default, as in the release. A narrow decoder
+            needs more: kind, colour and place must all fit in.
         pyramid: for encoders whose maps get finer from level to level: each neck brings its map to the level's own grid, where the release
             brings all to ``grid`` and upsamples them by learned layers, because its maps (CLIP's) are all equally coarse.
         recalls: the levels that take a second look through the memory; all of them by default, as in the paper. A look costs as much as the
@@ -85,6 +87,7 @@ class MultiScaleDecoder(MaskDecoder):
         heads: int = 8,
         mlp_dim: int = 2048,
         prompt_hidden: int | None = None,
+        mask_dim: int | None = None,
         pyramid: bool = False,
         recalls: Sequence[int] | None = None,
     ) -> None:
@@ -118,8 +121,9 @@ class MultiScaleDecoder(MaskDecoder):
         self.no_mask = nn.Parameter(torch.randn(dim))
 
         self.upsample = Upscale(dim, dim) if num_levels > 1 and not pyramid else None
-        self.output_upscale = Upscale(dim, dim // 8)
-        self.mask_mlp = mlp(dim, dim, dim, dim // 8)
+        width = dim // 8 if mask_dim is None else mask_dim
+        self.output_upscale = Upscale(dim, width)
+        self.mask_mlp = mlp(dim, dim, dim, width)
         self.quality_mlp = mlp(dim, dim, dim, 1)
         self._start()
 
