@@ -58,3 +58,8 @@ def test_pictures_curves_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_the_table_leaves_counts_out() -> None:
     assert table({"single/giou": 0.5, "single/count": 3.0, "vqa/presence_num": 2.0, "absent/num_targets": 1.0}) == "  single/giou    0.500"
+
+
+def test_the_table_leaves_out_how_many_but_not_how_well_things_are_counted() -> None:
+    shown = table({"single/giou": 0.5, "single/count": 9.0, "vqa/count": 0.25, "vqa/count_num": 4.0, "absent/num_absent": 2.0})
+    assert [line.split()[0] for line in shown.splitlines()] == ["single/giou", "vqa/count"]

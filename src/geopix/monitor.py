@@ -128,7 +128,7 @@ class Curves(Callback):
 
     def _note(self, trainer: Trainer, prefix: str) -> None:
         for name, value in trainer.callback_metrics.items():
-            if name.startswith(prefix):
+            if name.startswith(prefix) and not _counts(name):
                 self.history.setdefault(name, []).append((trainer.global_step, float(value)))
 
     def _draw(self, trainer: Trainer) -> None:
@@ -188,6 +188,12 @@ class Results(Callback):
 
 def table(metrics: dict[str, float]) -> str:
     """Metrics as aligned lines, counts left out."""
-    shown = {name: value for name, value in metrics.items() if not name.endswith(("/count", "_num")) and "/num_" not in name}
+    shown = {name: value for name, value in metrics.items() if not _counts(name)}
     width = max(map(len, shown), default=0)
     return "\n".join(f"  {name:<{width}}  {value:7.3f}" for name, value in shown.items())
+
+
+def _counts(name: str) -> bool:
+    """Whether a score only says how many things were scored. ``vqa/count`` is no such one: it is the accuracy of counting questions."""
+    family, _, score = name.removeprefix("val/").partition("/")
+    return (score == "count" and family != "vqa") or score.endswith("_num") or score.startswith("num_")
