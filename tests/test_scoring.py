@@ -106,3 +106,10 @@ def test_no_truth_no_score() -> None:
     batch = collate([toys.sample(0, "segment/single", truth=False)])
     with pytest.raises(ValueError, match="read it with truth=True"):
         score(batch, perfect(batch))
+
+
+@pytest.mark.parametrize("task", ["segment/region", "chat/free", "segment"])
+def test_a_task_without_a_score_is_told(task: str) -> None:
+    batch = replace(collate([toys.sample(0, "segment/single")]), tasks=(task,))
+    with pytest.raises(ValueError, match="has no score"):
+        score(batch, perfect(batch))

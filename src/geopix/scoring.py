@@ -17,6 +17,7 @@ from geopix.rle import decode_rle
 from geopix.types import RLE, Batch, Prediction
 
 SEGMENT_KINDS = ("single", "multi", "group", "followup")
+FAMILIES = ("segment", "refer", "caption", "vqa")
 VQA_KINDS = ("presence", "count", "compare", "colour")
 
 
@@ -50,14 +51,23 @@ class Scores(nn.Module):
         return {**masks, **rest, "control/shuffled": self.shuffled, "control/class_union": self.unions}  # type: ignore[dict-item]
 
     def update(self, batch: Batch, prediction: Prediction) -> None:
-        """Count the answers to a batch."""
+        """Count the answers to a batch.
+
+        Raises:
+            ValueError: for a task that has no score here, rather than leaving it out without a word.
+        """
         truth = own_truth(batch, batch.truth)
         for row, (task, drawn) in enumerate(zip(batch.tasks, own_masks(batch, prediction), strict=True)):
-            family, kind = task.split("/")
+            family, _, kind = task.partition("/")
+            if family not in FAMILIES or (family == "segment" and kind not in (*SEGMENT_KINDS, "absent")):
+                raise ValueError(
+                    f"the task {task!r} of {batch.keys[int(batch.image_index[row])]} has no score; expected segment/({', '.join((*SEGMENT_KINDS, 'absent'))}), "
+                    "or a kind of refer, caption or vqa. Rename it in the data."
+                )
             given, expected = prediction.answers[row][-1], batch.dialogues[row][-1].answer
             if family == "segment":
                 self.absent.update(torch.tensor([bool(truth[row])]), torch.tensor([drew_something(drawn)]))
-                if kind in SEGMENT_KINDS:
+                if kind != "absent":
                     masks = self.masks[kind]
                     assert isinstance(masks, MaskIoU)
                     masks.update(*score_dialogue(drawn, truth[row]))

@@ -42,7 +42,7 @@ class TimmEncoder(VisionEncoder):
             all of them when left out. Negative indices count from the end.
         weights: ``"hub"`` for timm's own pretrained weights, or a file (.pt, .pth, .safetensors) with a state dict of the timm model or of a TimmEncoder.
             Keys of the classifier are ignored, since no classifier is built; any other difference raises. None starts at random.
-        freeze: never train it; it then also stays in evaluation mode.
+        freeze: never train the backbone; it then also stays in evaluation mode. Added positions go on learning.
         image_size: side of the square image that positions and windows are made for; the pretrained one when left out. Transformers read
             other sizes too where timm can interpolate their positions. Convolutional networks read any size and refuse this argument.
         mean: per band, subtracted from images in 0..1. When left out: those of the pretrained configuration, whose average is used for one band and which
