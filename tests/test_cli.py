@@ -165,3 +165,23 @@ def test_what_a_part_keeps_from_the_part_before_is_said(tmp_path: Path) -> None:
     said = geopix("test", "--config", TINY, "--model.net.llm", tmp_path / "llm.yaml", "--model.net.decoder", ROOT / "configs/decoder/dot.yaml")
     assert "geopix: model.net.llm keeps tokenizer of the part before" in said.err
     assert "model.net.decoder keeps dim of the part before" in said.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has mallopt")
+def test_freed_memory_is_kept_for_the_next_tensor() -> None:
+    program = """
+import resource, torch
+from geopix.cli import keep_freed_memory
+def fresh_pages(megabytes=64, times=5):
+    torch.ones(megabytes << 18).sum()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.ones(megabytes << 18).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = fresh_pages()
+keep_freed_memory()
+print(before, fresh_pages())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True, cwd=ROOT)
+    before, after = map(int, done.stdout.split())
+    assert after < 0.1 * before

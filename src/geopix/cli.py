@@ -6,6 +6,7 @@ unless that is asked for; every mistake is one message.
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import logging
 import os
@@ -32,6 +33,7 @@ from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
 
 _ROWS = 24
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 _MEANT = (
     r"The ``compute`` method of metric \w+ was called before",  # a validation set need not hold every task
     r"You're resuming from a checkpoint that ended before the epoch ended",  # GeoPixData goes on where it stopped
@@ -206,6 +208,8 @@ class GeoPixCLI(LightningCLI):
         return {**super()._prepare_subcommand_kwargs(subcommand), **{name: value for name, value in always.items() if name in known}}
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         try:
             if subcommand == "fit" and self.opened is not None:
                 self._take(self.model, init=self.config["fit"].init_from is not None)
@@ -221,6 +225,18 @@ class GeoPixCLI(LightningCLI):
             task.load_state_dict(self._stored["state_dict"], strict=False)
         else:
             check_resume(self._stored, task.trainable)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next tensor. No effect where it is not glibc.
+
+    Otherwise glibc returns each large block to the system at once, and each step of a training waits for fresh pages again
+    (``benchmarks/freed_memory.py`` measures it). The price is that a process holds the most it ever used.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28)):
+            mallopt(option, value)
 
 
 def table(rows: Sequence[tuple[str, Any, Any]], last: str) -> str:
