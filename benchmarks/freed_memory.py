@@ -1,4 +1,4 @@
-"""What it saves on a CPU to keep freed memory: the same training steps of the quickstart's decoder before and after, in one process.
+"""What it saves on a CPU to keep freed memory: training steps of the small decoder for 128 px images, before and after, in one process.
 
     python benchmarks/freed_memory.py
 """

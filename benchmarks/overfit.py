@@ -1,6 +1,6 @@
 """Can the whole model learn eight scenes by heart? Every [SEG] must be written by free generation, and the masks must fit.
 
-Parts are those of the quickstart (configs/quickstart.yaml), trained on one single reference per easy scene.
+Parts are of the quickstart's classes at sizes of their own, trained on one single reference per easy scene.
 
     python benchmarks/overfit.py
 """
@@ -34,7 +34,7 @@ LLAMA = {"model_type": "llama", "hidden_size": 128, "intermediate_size": 384, "n
 
 
 def model(classes: list[str]) -> GeoPixModel:
-    """The quickstart's parts."""
+    """Small parts of the quickstart's classes."""
     return GeoPixModel(
         TimmEncoder("resnet18", levels=[1, 2, 3], options={"layers": [1, 1, 1, 1], "channels": [48, 96, 160, 160]}),
         partial(MLPConnector, positions=True),

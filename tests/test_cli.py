@@ -1,5 +1,6 @@
 """The command line: what it accepts, and that each mistake is one message with its place, the nearest name and the next step."""
 
+import platform
 import subprocess
 import sys
 import time
@@ -167,7 +168,7 @@ def test_what_a_part_keeps_from_the_part_before_is_said(tmp_path: Path) -> None:
     assert "model.net.decoder keeps dim of the part before" in said.err
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has mallopt")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
 def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     program = """
 import resource, torch

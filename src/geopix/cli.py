@@ -10,6 +10,7 @@ import ctypes
 import inspect
 import logging
 import os
+import platform
 import sys
 import traceback
 import warnings
@@ -233,10 +234,9 @@ def keep_freed_memory() -> None:
     Otherwise glibc returns each large block to the system at once, and each step of a training waits for fresh pages again
     (``benchmarks/freed_memory.py`` measures it). The price is that a process holds the most it ever used.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
+    if platform.libc_ver()[0] == "glibc":
         for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28)):
-            mallopt(option, value)
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def table(rows: Sequence[tuple[str, Any, Any]], last: str) -> str:
