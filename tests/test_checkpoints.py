@@ -166,7 +166,7 @@ def test_a_resumed_run_learns_at_the_users_rate(tmp_path: Path) -> None:
     (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
     (tmp_path / "spy.yaml").write_text("trainer: {callbacks+: [{class_path: spy.Spy}]}\n", encoding="utf-8")
     said = tiny("fit", tmp_path, "--config", tmp_path / "spy.yaml", "--ckpt_path", "last", "--model.optimizer.lr", 0.5, "--trainer.max_steps", 7)
-    assert "rates [0.5, 0.5]" in said.out
+    assert "rates [0.5, 0.5, 0.5]" in said.out
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     assert saved["model"]["optimizer"]["init_args"]["lr"] == 0.5
 

@@ -21,6 +21,7 @@ from geopix.types import Tokens, Turn
 LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 QWEN = {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 2, "tie_word_embeddings": True}
 NEOX = {**LLAMA, "model_type": "gpt_neox"}
+BLOOM = {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 4}  # positions by ALiBi, not by rotation
 ANSWERS = ["Sure, it is [SEG].", "They are [SEG] and [SEG], at {<3><57><60><100>}.", "There is no ship in this image.", "[SEG]", "[SEG][SEG] yes"]
 LINES = ["Segment the ship at {<12><100>}.", *ANSWERS, "How many ships are there in the image?", "it is , and the a USER: ASSISTANT:"]
 
@@ -188,7 +189,7 @@ def test_chatml_template_supervises_to_the_end_of_the_turn() -> None:
 # ---------------------------------------------------------------- states and answers
 
 
-@pytest.mark.parametrize("config", [LLAMA, QWEN, NEOX])
+@pytest.mark.parametrize("config", [LLAMA, QWEN, NEOX, BLOOM])
 def test_a_row_of_a_batch_is_the_row_alone(config: dict) -> None:
     llm = lively(HFLanguageModel(config, tokenizer=tokenizer()))
     tokens = asked(llm, PROMPTS)
@@ -205,7 +206,7 @@ def test_a_row_of_a_batch_is_the_row_alone(config: dict) -> None:
         torch.testing.assert_close(state[0], hidden[row, : steps + 1], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", [LLAMA, QWEN, NEOX])
+@pytest.mark.parametrize("config", [LLAMA, QWEN, NEOX, BLOOM])
 def test_generated_states_are_those_of_one_forward(config: dict) -> None:
     llm = lively(HFLanguageModel(config, tokenizer=tokenizer()))
     tokens = asked(llm, PROMPTS)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from timm.optim import Muon
 
 from geopix.data.module import GeoPixData
 from geopix.decoders.dot import DotDecoder
@@ -50,18 +51,37 @@ def test_the_draws_of_a_step_follow_from_its_number(tmp_path: Path) -> None:
     assert any(not torch.equal(value, told[name]) for name, value in one.items()), "which masks are named matters"
 
 
-def test_vectors_do_not_decay_and_all_that_is_trainable_is_in_the_optimizer() -> None:
+def test_all_that_is_trainable_is_in_the_optimizer_in_three_groups() -> None:
     net = tiny.model(decoder=DotDecoder)
     net.encoder.requires_grad_(False)
     task = GeoPixTask(net, optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1))
     net.llm.requires_grad_(False)  # as a stage would, before the optimizer is made
-    matrices, vectors = task.configure_optimizers().param_groups
-    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    matrices, tables, vectors = groups = task.configure_optimizers().param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
     assert all(parameter.ndim > 1 for parameter in matrices["params"])
     assert all(parameter.ndim <= 1 for parameter in vectors["params"])
-    inside = {id(parameter) for group in (matrices, vectors) for parameter in group["params"]}
+    inside = {id(parameter) for group in groups for parameter in group["params"]}
     expected = {id(parameter) for part in (net.connector, net.llm, net.decoder, net.memory) for parameter in part.parameters()}
     assert inside == expected
+    assert sum(len(group["params"]) for group in groups) == len(expected), "each once"
+    entries = {id(net.llm.lm.get_input_embeddings().weight), id(net.llm.lm.get_output_embeddings().weight), id(net.memory.bank)}
+    assert entries <= {id(parameter) for parameter in tables["params"]}
+
+
+def test_muon_orthogonalises_matrices_alone() -> None:
+    net = tiny.model(decoder=DotDecoder)
+    task = GeoPixTask(net, optimizer=lambda groups: Muon(groups, lr=1.0, momentum=0.0, fallback_lr_scale=0.5, adjust_lr_fn="original"))
+    optimizer = task.configure_optimizers()
+    matrix, table = net.llm.lm.base_model.layers[0].mlp.down_proj.weight, net.llm.lm.get_input_embeddings().weight
+    before = [matrix.detach().clone(), table.detach().clone()]
+    torch.manual_seed(0)
+    for parameter in (matrix, table):
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    step = before[0] - matrix.detach()
+    values = torch.linalg.svdvals(step)
+    assert values.max() / values.min() < 2.5, "a step in all directions alike"
+    torch.testing.assert_close((before[1] - table.detach()).abs(), torch.full_like(table, 0.5), rtol=1e-3, atol=1e-3)  # Adam's first step
 
 
 def test_a_scheduler_steps_once_per_step(tmp_path: Path) -> None:

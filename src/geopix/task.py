@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 # Set by LightningCLI while it builds a task; asking it is the only way to tell a task built from a config from one built by hand.
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from geopix.checkpoint import check_checkpoint, manifest, trained_state, use_own_options
@@ -28,7 +28,7 @@ class GeoPixTask(LightningModule):
 
     Args:
         net: the model.
-        optimizer: built from all parameters that the constructors left trainable, matrices and vectors (without weight decay) apart.
+        optimizer: built from all parameters that the constructors left trainable; matrices, tables and vectors (without weight decay) are groups of their own.
         scheduler: stepped once per step; leave it out where a curriculum's stages say how rates rise and fall.
         loss: what each loss counts, unless a stage says otherwise.
         named_share: share of training masks whose class name the memory is told; evaluation never tells it.
@@ -93,11 +93,17 @@ class GeoPixTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
 
     def _plain_optimizer(self) -> Optimizer:
-        """The optimizer as configured, before any schedule has touched its rates."""
+        """The optimizer as configured, before any schedule has touched its rates.
+
+        Matrices that map one space to another, learned tables, and vectors are groups of their own: optimizers that orthogonalise updates
+        (timm's Muon) do so for the first alone, which is what their key ``use_fallback`` says. Other optimizers pass over that key.
+        """
+        tables = _tables(self.net)
         parameters = [parameter for name, parameter in self.named_parameters() if name in self.trainable]
         groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
-            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1 and id(parameter) not in tables]},
+            {"params": [parameter for parameter in parameters if id(parameter) in tables], "use_fallback": True},
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0, "use_fallback": True},
         ]
         return self.optimizer([group for group in groups if group["params"]])
 
@@ -170,6 +176,13 @@ class GeoPixTask(LightningModule):
         check_checkpoint(checkpoint, self.state_dict(), self.trainable, self.net.classes)
         if "optimizer_states" in checkpoint and self.trainable:
             use_own_options(checkpoint, self._plain_optimizer())
+
+
+def _tables(net: GeoPixModel) -> set[int]:
+    """Ids of parameters whose rows are entries and not outputs: embeddings, heads over a vocabulary, tokens, memory slots."""
+    entries = {id(module.weight) for module in net.modules() if isinstance(module, nn.Embedding)}
+    entries |= {id(parameter) for name, parameter in net.named_parameters() if parameter.ndim > 1 and not name.endswith("weight")}
+    return entries | {id(parameter) for name, parameter in net.named_parameters() if name.endswith("lm_head.weight")}
 
 
 def _names_by_dialogue(batch: Batch) -> list[list[str | None]]:
