@@ -36,8 +36,8 @@ LLAMA = {"model_type": "llama", "hidden_size": 128, "intermediate_size": 384, "n
 def model(classes: list[str]) -> GeoPixModel:
     """Small parts of the quickstart's classes."""
     return GeoPixModel(
-        TimmEncoder("resnet18", levels=[1, 2, 3], options={"layers": [1, 1, 1, 1], "channels": [48, 96, 160, 160]}),
-        partial(MLPConnector, positions=True),
+        TimmEncoder("resnet18", levels=[1, 2, 3], positions=True, options={"layers": [1, 1, 1, 1], "channels": [48, 96, 160, 160]}),
+        MLPConnector,
         HFLanguageModel(LLAMA, tokenizer=train_tokenizer(SceneTexts("easy", 100), vocab_size=800)),
         partial(MultiScaleDecoder, dim=64, neck_dim=96, grid=16, heads=4, mlp_dim=128, levels=[1, 0]),
         partial(ClasswiseMemory, classes=classes, slots=16, dim=32, ffn=64, grid=8),

@@ -1,6 +1,9 @@
 """Checkpoints: what is in them, what is refused, and that a killed run ends as one that was not killed."""
 
 import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import yaml
 
 from geopix.checkpoint import CheckpointError, read_checkpoint, use_own_options
 from geopix.task import GeoPixTask
-from tests.commands import TINY, geopix, message, tiny
+from tests.commands import ROOT, TINY, geopix, message, tiny
 
 KILLER = """
 from lightning.pytorch import Callback
@@ -60,6 +63,33 @@ def test_a_killed_run_ends_as_one_that_was_not(step: int, saved: int, args: list
     killed(tmp_path, step, *args)
     assert last(tmp_path)["global_step"] == saved
     tiny("fit", tmp_path, "--ckpt_path", "last", *args)
+    expect_same(last(tmp_path), last(trained))
+
+
+SUDDEN_DEATH = """
+import os, signal
+from lightning.pytorch import Callback
+
+class Kill(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if batch_idx == 4:
+            os.replace = self.die
+
+    def die(self, part, whole) -> None:
+        os.truncate(part, 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_killed_outright_while_it_saves_ends_as_one_that_was_not(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "killer.py").write_text(SUDDEN_DEATH, encoding="utf-8")
+    (tmp_path / "kill.yaml").write_text("trainer: {callbacks+: [{class_path: killer.Kill}]}\n", encoding="utf-8")
+    often = ["--checkpoint.every_n_train_steps", "1"]
+    command = ["fit", "--config", TINY, "--config", tmp_path / "kill.yaml", "--trainer.default_root_dir", tmp_path, *often]
+    died = subprocess.run([sys.executable, "-m", "geopix", *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert last(tmp_path)["global_step"] == 4
+    tiny("fit", tmp_path, "--ckpt_path", "last", *often)
     expect_same(last(tmp_path), last(trained))
 
 

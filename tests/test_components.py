@@ -158,7 +158,7 @@ def test_decoder_with_every_memory(part: type, memory: type | None) -> None:
     drawing = decoder(features, prompts, index, recall if remembering is not None else None)
     assert drawing.mask_logits.shape[0] == 5
     whole = drawing.mask_logits.square().sum() + sum(mask.square().sum() for mask in drawing.auxiliary)
-    whole = whole + sum(extra.square().sum() for extra in (drawing.quality, drawing.presence) if extra is not None)
+    whole = whole + sum(extra.square().sum() for extra in (drawing.quality, drawing.presence, drawing.where) if extra is not None)
     if remembering is not None:
         whole = whole + remembering.classify(prompts).square().sum()
         assert sorted(set(calls)) == list(range(len(decoder.memory_channels)))

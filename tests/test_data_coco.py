@@ -65,10 +65,10 @@ def test_plain_coco(tmp_path: Path) -> None:
     assert singles == [[[10]], [[11]]]
     prompt, answer, targets = asked(first)["segment/group"]
     assert "all the buses" in prompt
-    assert (answer, targets) == ("Sure, all the buses are [SEG].", [[12, 13]])
+    assert (answer, targets) == ("All the buses are [SEG].", [[12, 13]])
     prompt, answer, targets = asked(first)["segment/multi"]
     assert prompt == "[segment] please segment the storage tank and the ship."
-    assert (answer, targets) == ("Sure, the storage tank is [SEG] and the ship is [SEG].", [[10], [11]])
+    assert (answer, targets) == ("The storage tank is [SEG] and the ship is [SEG].", [[10], [11]])
     assert list(asked(second)) == ["segment/group"]
     records = InstructRecords(output, size=32)
     records.check()
@@ -94,7 +94,7 @@ def test_refs(tmp_path: Path) -> None:
     assert asked(record)["vqa/count"] == ("[vqa] how many buses are there?", "2", [])
     prompt, answer, targets = asked(record)["segment/absent"]
     assert "the airplane" in prompt
-    assert (answer, targets) == ("There is no airplane in this image.", [])
+    assert (answer, targets) == ("The airplane is not in this image.", [])
     InstructRecords(output, size=32).check()
 
 

@@ -63,6 +63,8 @@ def test_every_parameter_learns(make: Maker, recall: nn.Module | None) -> None:
     decoder = make()
     drawing = decoder(maps(), prompts(), INDEX, recall)
     total = drawing.mask_logits.square().sum() + sum(mask.square().sum() for mask in drawing.auxiliary)
+    if drawing.where is not None:
+        total = total + drawing.where.square().sum()
     if drawing.quality is not None:
         total = total + drawing.quality.sum()
     total.backward()
@@ -251,7 +253,7 @@ def test_wiring_is_that_of_the_release(case: str) -> None:
     decoder = MultiScaleDecoder((width, width), golden["llm_hidden_pred"].shape[-1]).eval()
     report = decoder.load_state_dict(released_weights(folder / "checkpoint"), strict=False)
     assert not report.unexpected_keys
-    assert {name.split(".")[0] for name in report.missing_keys} == {"quality_mlp"}
+    assert {name.split(".")[0] for name in report.missing_keys} == {"quality_mlp", "locator"}
     clm = load_file(folder / "checkpoint" / "clm" / "model.safetensors")
     scale, weight, bias = (clm[f"memory_attention.{name}"].float() for name in ("layers.0.scale", "norm.weight", "norm.bias"))
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from geopix.losses import TERMS, LossWeights, bce_loss, class_loss, dice_loss, loss_terms, presence_loss, quality_loss, text_loss, weight_of
+from geopix.losses import TERMS, LossWeights, bce_loss, class_loss, dice_loss, locate_loss, loss_terms, presence_loss, quality_loss, text_loss, weight_of
 from geopix.types import Drawing, Output
 
 LOGITS = torch.tensor([[[2.0, -1.0], [0.5, -3.0]], [[-1.0, -1.0], [4.0, 0.0]]])
@@ -57,6 +57,18 @@ def test_quality_and_presence() -> None:
     assert value.item() == pytest.approx(-math.log(sigmoid(1)) - math.log(1 - sigmoid(2)), rel=1e-5)
 
 
+def test_locate_is_the_divergence_from_the_share_of_the_mask_in_each_cell() -> None:
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[0, 0, 1] = masks[0, 0, 2] = masks[0, 1, 2] = True  # a third in the upper left cell, two thirds in the upper right; the other mask is empty
+    where = torch.randn(2, 2, 2)
+    share, expected = torch.tensor([1 / 3, 2 / 3]), where[0].flatten().softmax(0)[:2]
+    value, count = locate_loss(where, masks)
+    assert value.item() == pytest.approx((share * (share / expected).log()).sum().item(), rel=1e-5)
+    assert count == 1
+    sure = torch.tensor([[[1 / 3, 2 / 3], [1e-12, 1e-12]]]).log()
+    assert locate_loss(sure, masks[:1])[0].item() == pytest.approx(0, abs=1e-5)
+
+
 def output(logits: torch.Tensor, *, classes: int = 3) -> Output:
     num = len(logits)
     drawing = Drawing(
@@ -65,6 +77,7 @@ def output(logits: torch.Tensor, *, classes: int = 3) -> Output:
         class_logits=torch.randn(num, classes, requires_grad=True),
         presence=torch.randn(num, requires_grad=True),
         quality=torch.rand(num, requires_grad=True),
+        where=torch.randn(num, 2, 2, requires_grad=True),
         auxiliary=(logits * 0.5, logits * 0.25),
     )
     return Output(torch.randn(5, 7, requires_grad=True), torch.randint(7, (5,)), drawing, torch.full((num,), -1))

@@ -154,7 +154,9 @@ def check(scene: Scene, said: Spoken) -> None:
 def _check_answer(scene: Scene, said: Spoken, answer: str, meaning: set[int], target: tuple[int, ...] | None) -> None:
     if said.task == "segment/absent":
         assert not meaning
-        assert answer.startswith("There ")
+        named = re.fullmatch(r"(.+) (?:is|are) not in this image\.", answer)
+        assert named
+        assert named[1].lower() in said.turns[0].prompt
     elif target is not None:
         assert meaning == set(target)
         assert len(target) == 1 or said.task == "segment/group"

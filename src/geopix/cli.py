@@ -95,7 +95,10 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved and not trainer.fast_dev_run:
-            trainer.save_checkpoint(self._folder(trainer) / "last.ckpt", weights_only=False)
+            whole, part = self._folder(trainer) / "last.ckpt", self._folder(trainer) / "last.ckpt.part"
+            trainer.save_checkpoint(part, weights_only=False)
+            if trainer.is_global_zero:
+                os.replace(part, whole)  # Lightning copies from the temporary folder; a run killed meanwhile keeps the checkpoint before
             self._saved = trainer.global_step
 
     def _folder(self, trainer: Trainer) -> Path:

@@ -190,6 +190,7 @@ class Drawing:
         class_logits: over the memory's classes, where a memory with classes read the prompts.
         presence: logit that the thing asked for is there at all, where a decoder predicts it.
         quality: predicted IoU of each mask, where a decoder predicts it.
+        where: logits over coarse cells of the canvas, softmax over all of them: where a decoder that says so expects the object before it draws.
         auxiliary: earlier masks of the same objects (coarser levels, first looks), coarse to fine, for deep supervision.
     """
 
@@ -198,6 +199,7 @@ class Drawing:
     class_logits: Float[Tensor, "m p"] | None = None
     presence: Float[Tensor, " m"] | None = None
     quality: Float[Tensor, " m"] | None = None
+    where: Float[Tensor, "m _ _"] | None = None
     auxiliary: tuple[Float[Tensor, "m _ _"], ...] = ()
 
 

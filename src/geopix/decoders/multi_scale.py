@@ -42,6 +42,27 @@ def mlp(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+class Locator(nn.Module):
+    """Where a query's object lies: scaled products of the query with cells that carry their position code.
+
+    Nothing is drawn from it. Its own loss (:func:`geopix.losses.locate_loss`) makes prompts and cells comparable by one product.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self, query: Float[Tensor, "m c"], image: Float[Tensor, "b c h w"], code: Float[Tensor, "n c"], image_index: Int[Tensor, " m"]
+    ) -> Float[Tensor, "m h w"]:
+        """A logit per cell, for a softmax over all cells of the mask's image."""
+        cells = image.flatten(2).transpose(1, 2)
+        keys = self.key(cells + code.to(cells.dtype)).index_select(0, image_index)
+        asked = self.query(query) * query.shape[1] ** -0.5
+        return (keys @ asked[..., None]).squeeze(-1).unflatten(1, image.shape[-2:])
+
+
 class MultiScaleDecoder(MaskDecoder):
     """Draws each mask at several scales, coarse to fine, and sums them with learned weights.
 
@@ -49,7 +70,8 @@ class MultiScaleDecoder(MaskDecoder):
     Anything (arXiv 2304.02643). The states of a mask's tokens are projected to ``dim`` and viewed as (levels, tokens_per_level); the tokens of a level
     are fused by learned weights that all levels share. Level ``l`` works on a grid of ``grid * 2**l`` cells, multiplied by one plus the sigmoid of the
     mask of the level before. Given a memory, a level first draws a coarse mask from the image's own features, and draws again from what the
-    memory returns. Unlike the release, the learned weights are registered parameters, and hyper-networks that no mask uses do not exist.
+    memory returns. Unlike the release, the learned weights are registered parameters, hyper-networks that no mask uses do not exist, and level 0 also
+    says in which cells it expects the object (:class:`Locator`), for a loss that teaches prompts.
 
     Args:
         channels: widths of the encoder's maps, finest first.
@@ -125,6 +147,7 @@ class MultiScaleDecoder(MaskDecoder):
         self.output_upscale = Upscale(dim, width)
         self.mask_mlp = mlp(dim, dim, dim, width)
         self.quality_mlp = mlp(dim, dim, dim, 1)
+        self.locator = Locator(dim)
         self._start()
 
     def _start(self) -> None:
@@ -145,7 +168,7 @@ class MultiScaleDecoder(MaskDecoder):
         """Masks at ``2 * grid * 2 ** (levels - 1)`` cells along the longer side.
 
         ``auxiliary`` holds each level's coarse mask (where there is a memory) and its refined mask, level by level;
-        ``quality`` is the IoU, in 0..1, that the finest level expects.
+        ``quality`` is the IoU, in 0..1, that the finest level expects; ``where`` has a logit for each cell of level 0.
 
         Raises:
             ValueError: when the prompts do not have ``num_tokens`` tokens.
@@ -153,12 +176,15 @@ class MultiScaleDecoder(MaskDecoder):
         queries = self._fuse(prompts)
         rows, columns = self._grid_size(features[0])
         logits: Float[Tensor, "m _ _"] | None = None
+        where: Float[Tensor, "m _ _"] | None = None
         refined: list[Tensor] = []
         auxiliary: list[Tensor] = []
         for level, neck in enumerate(self.necks):
             finer = 1 if self.upsample is not None else 2**level
             image = neck(features[self.levels[level]], (rows * finer, columns * finer))
             query = queries[:, level]
+            if level == 0:
+                where = self.locator(query, image, self.positions[0](rows, columns), image_index)
             if recall is None or level not in self.recalls:
                 logits, quality = self._draw(image, image_index, query, logits, level)
             else:
@@ -169,7 +195,7 @@ class MultiScaleDecoder(MaskDecoder):
             auxiliary.append(logits)
         masks = [F.interpolate(mask[:, None], size=refined[-1].shape[-2:], mode="bilinear", align_corners=False)[:, 0] for mask in refined[:-1]]
         total = torch.einsum("lmhw,l->mhw", torch.stack([*masks, refined[-1]]), self.level_weights)
-        return Drawing(total, image_index, quality=self.quality_mlp(quality).squeeze(-1).sigmoid(), auxiliary=tuple(auxiliary))
+        return Drawing(total, image_index, quality=self.quality_mlp(quality).squeeze(-1).sigmoid(), where=where, auxiliary=tuple(auxiliary))
 
     def _fuse(self, prompts: Float[Tensor, "m k d"]) -> Float[Tensor, "m l c"]:
         if prompts.shape[1] != self.num_tokens:

@@ -169,7 +169,7 @@ def _absent(view: View, rng: np.random.Generator, used: set[object]) -> Spoken |
     used.add(expression)
     many = expression.how in ("plain", "cell") and rng.random() < 0.2
     words = f"{choose(rng, ('all the', 'all', 'the')) if many else 'the'} {describe(expression, rng, many=many)}"
-    turn = Turn(ask(rng, "segment/many" if many else "segment/single", words), refusal(expression, many=many))
+    turn = Turn(ask(rng, "segment/many" if many else "segment/single", words), refusal(words, many=many))
     return Spoken((turn,), (), (), "segment/absent")
 
 

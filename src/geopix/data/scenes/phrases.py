@@ -148,13 +148,20 @@ def here(*phrases: str, many: bool = False) -> str:
     Naming the phrase before its mask (as GLaMM's grounded answers do, arXiv 2311.03356) tells the reader, and the model, which mask is whose.
 
     >>> here("the red ship", "the plane")
-    'Sure, the red ship is [SEG] and the plane is [SEG].'
+    'The red ship is [SEG] and the plane is [SEG].'
     """
     verb = "are" if many else "is"
-    return f"Sure, {listing([f'{phrase} {verb} {SEG}' for phrase in phrases])}."
+    return _sentence(listing([f"{phrase} {verb} {SEG}" for phrase in phrases]))
 
 
-def refusal(expression: Expression, *, many: bool = False) -> str:
-    """The answer when nothing meets the expression; it names the thing as far as a place or a colour matters, but no order among things that are not there."""
-    plain = expression if expression.how in ("plain", "cell") else Expression(expression.name, expression.colour)
-    return f"There {'are' if many else 'is'} no {describe(plain, many=many)} in this image."
+def refusal(phrase: str, *, many: bool = False) -> str:
+    """The answer when nothing meets a phrase. It begins as :func:`here` does, so that whether to draw is decided where the phrase has just been named.
+
+    >>> refusal("the red ship")
+    'The red ship is not in this image.'
+    """
+    return _sentence(f"{phrase} {'are' if many else 'is'} not in this image")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -130,15 +130,15 @@ def _from_refs(refs: Iterable[dict[str, Any]], instances: dict[int, dict[str, An
         if kind == "count":
             dialogues.append(_dialogue("vqa/count", f"[vqa] {text[:1].lower()}{text[1:]}", str(len(ids)), []))
         elif kind == "negative" or not ids:
-            dialogues.append(_dialogue("segment/absent", _request(text, key), f"There is no {_without_article(text)} in this image.", []))
+            dialogues.append(_dialogue("segment/absent", _request(text, key), f"{_capital(text)} is not in this image.", []))
         elif lost := [one for one in ids if one not in instances]:
             LOG.warning("%s: %r names the annotations %s, which the image does not have; left out.", key, text, lost)
         elif kind in ("all", "group") or len(ids) > 1:
-            dialogues.append(_dialogue("segment/group", _request(text, key), f"Sure, {text} are {SEG}.", [ids]))
+            dialogues.append(_dialogue("segment/group", _request(text, key), f"{_capital(text)} are {SEG}.", [ids]))
         elif instances[ids[0]]["distractor_only"]:
             LOG.warning("%s: %r names annotation %s, which is distractor_only; left out.", key, text, ids[0])
         else:
-            dialogues.append(_dialogue("segment/single", _request(text, key), f"Sure, {text} is {SEG}.", [ids]))
+            dialogues.append(_dialogue("segment/single", _request(text, key), f"{_capital(text)} is {SEG}.", [ids]))
             singles.append((text, ids[0]))
     return dialogues + _several(singles, key)
 
@@ -154,11 +154,11 @@ def _from_classes(instances: dict[int, dict[str, Any]], key: str) -> list[dict[s
             continue
         if len(members) == 1 and not members[0]["distractor_only"]:
             text, target = f"the {name}", members[0]["id"]
-            dialogues.append(_dialogue("segment/single", _request(text, key), f"Sure, {text} is {SEG}.", [[target]]))
+            dialogues.append(_dialogue("segment/single", _request(text, key), f"{_capital(text)} is {SEG}.", [[target]]))
             singles.append((text, target))
         else:
             ids = [member["id"] for member in members]
-            dialogues.append(_dialogue("segment/group", _request(f"all the {_plural(name)}", key), f"Sure, all the {_plural(name)} are {SEG}.", [ids]))
+            dialogues.append(_dialogue("segment/group", _request(f"all the {_plural(name)}", key), f"All the {_plural(name)} are {SEG}.", [ids]))
     return dialogues + _several(singles, key)
 
 
@@ -175,7 +175,7 @@ def _several(singles: Sequence[tuple[str, int]], key: str) -> list[dict[str, Any
         texts = [text for _, text in part]
         prompt = f"[segment] please segment {', '.join(texts[:-1])} and {texts[-1]}."
         grounded = [f"{text} is {SEG}" for text in texts]
-        answer = f"Sure, {', '.join(grounded[:-1])} and {grounded[-1]}."
+        answer = _capital(f"{', '.join(grounded[:-1])} and {grounded[-1]}.")
         dialogues.append(_dialogue("segment/multi", prompt, answer, [[target] for target, _ in part]))
     return dialogues
 
@@ -193,9 +193,8 @@ def _pick(text: str, choices: int) -> int:
     return zlib.crc32(text.encode("utf-8")) % choices
 
 
-def _without_article(text: str) -> str:
-    first, _, rest = text.partition(" ")
-    return rest if first.lower() in ("the", "a", "an") and rest else text
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _plural(name: str) -> str:
