@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from functools import partial
 
+from geopix.connectors.abstractor import ConvAbstractor
 from geopix.connectors.mlp import MLPConnector
+from geopix.connectors.qformer import QFormerConnector
+from geopix.connectors.resampler import PerceiverResampler
 from geopix.decoders.dot import DotDecoder
 from geopix.decoders.multi_scale import MultiScaleDecoder
 from geopix.encoders.hf import HFVisionEncoder
@@ -39,6 +42,9 @@ TINY = {
     MultiScaleDecoder: partial(MultiScaleDecoder, dim=16, neck_dim=8, grid=8, heads=2, mlp_dim=16),
     DotDecoder: partial(DotDecoder, dim=8),
     MLPConnector: partial(MLPConnector, hidden=24),
+    PerceiverResampler: partial(PerceiverResampler, tokens=5, depth=2, heads=2, head_dim=4),
+    QFormerConnector: partial(QFormerConnector, tokens=5, dim=16, depth=2, heads=2, ffn=24),
+    ConvAbstractor: partial(ConvAbstractor, side=3, dim=8, depth=2),
 }
 
 
