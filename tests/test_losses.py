@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from segmentation_models_pytorch.losses import LovaszLoss
 
-from geopix.losses import TERMS, LossWeights, bce_loss, class_loss, dice_loss, locate_loss, loss_terms, presence_loss, quality_loss, text_loss, weight_of
+from geopix.losses import TERMS, LossWeights, class_loss, locate_loss, loss_terms, presence_loss, quality_loss, text_loss, weight_of
+from geopix.mask_losses import bce_loss, boundary_loss, dice_loss, focal_loss, lovasz_loss, point_losses
 from geopix.types import Drawing, Output
 
 LOGITS = torch.tensor([[[2.0, -1.0], [0.5, -3.0]], [[-1.0, -1.0], [4.0, 0.0]]])
@@ -125,5 +127,67 @@ def test_weights() -> None:
     with pytest.raises(ValueError, match=r"unknown loss weight \['dise'\]; expected some of"):
         weights.replace({"dise": 1.0})
     assert set(loss_terms(output(LOGITS), MASKS)) == set(TERMS)
+    optional = {"focal", "lovasz", "boundary", "point_bce", "point_dice"}
+    assert set(loss_terms(output(LOGITS), MASKS, weights)) == set(TERMS) - optional, "what counts nothing is not computed"
     for name in TERMS:
-        assert weight_of(name, weights) > 0
+        assert (weight_of(name, weights) > 0) != (name in optional)
+
+
+def test_sampled_losses_alone_still_supervise_earlier_masks() -> None:
+    weights = LossWeights(bce=0.0, dice=0.0, point_bce=5.0, point_dice=4.0)
+    assert (weight_of("auxiliary_bce", weights), weight_of("auxiliary_dice", weights)) == (2.5, 2.0)
+    assert {"bce", "dice"}.isdisjoint(loss_terms(output(LOGITS), MASKS, weights))
+
+
+def test_focal() -> None:
+    expected = 0.0
+    for mask in pixels():
+        for x, inside in mask:
+            p = sigmoid(x) if inside else 1 - sigmoid(x)
+            expected -= (0.25 if inside else 0.75) * (1 - p) ** 2 * math.log(p) / 4
+    assert focal_loss(LOGITS, MASKS)[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_lovasz_is_the_one_of_segmentation_models_pytorch_and_of_its_definition() -> None:
+    torch.manual_seed(3)
+    logits, masks = torch.randn(4, 6, 5), torch.rand(4, 6, 5) < torch.tensor([0.1, 0.5, 0.9, 0.3])[:, None, None]
+    theirs = LovaszLoss(mode="binary", per_image=True)(logits, masks.float())
+    assert lovasz_loss(logits, masks)[0].item() == pytest.approx(4 * theirs.item(), rel=1e-5)
+    # Errors of 0 or 1 make the extension equal to what it extends: 1 - IoU.
+    drawn = torch.rand(4, 6, 5) < 0.5
+    exact = torch.where(drawn == masks, torch.where(masks, 1.0, -1.0), 0.0)
+    iou = (drawn & masks).flatten(1).sum(1) / (drawn | masks).flatten(1).sum(1)
+    assert lovasz_loss(exact, masks)[0].item() == pytest.approx((1 - iou).sum().item(), rel=1e-5)
+
+
+def test_boundary_weighs_what_is_drawn_by_its_distance() -> None:
+    truth = torch.zeros(1, 4, 4, dtype=torch.bool)
+    truth[0, :, 0] = True
+    far, near = torch.full((1, 4, 4), -50.0), torch.full((1, 4, 4), -50.0)
+    far[0, 0, 3], near[0, 0, 1] = 50.0, 50.0
+    assert boundary_loss(far, truth)[0].item() == pytest.approx(3 / 4 / 16, rel=1e-5)
+    assert boundary_loss(near, truth)[0].item() == pytest.approx(1 / 4 / 16, rel=1e-5)
+    assert boundary_loss(torch.where(truth, 50.0, -50.0), truth)[0].item() == pytest.approx(-4 / 4 / 16, rel=1e-5)
+    assert boundary_loss(torch.full((1, 4, 4), 50.0), torch.zeros(1, 4, 4, dtype=torch.bool))[0].item() == pytest.approx(1.0)
+
+
+def test_sampled_losses_meet_an_object_of_two_pixels() -> None:
+    torch.manual_seed(0)
+    truth = torch.zeros(2, 512, 512, dtype=torch.bool)
+    truth[0, 100, 200:202] = True
+    truth[1, :256] = True
+    missed = torch.full((2, 128, 128), -8.0)
+    missed[1, :64] = 8.0
+    (bce, count), (dice, _) = point_losses(missed, truth, points=1024)
+    assert count == 2
+    assert bce.item() > 0.9, "an eighth of the points lies inside the object, where 8 nats are paid"
+    assert 0.9 < dice.item() < 1.1, "all of the first mask is missed, and nothing of the second"
+
+
+def test_sampled_losses_are_those_of_all_pixels_where_the_mask_is_uniform() -> None:
+    logits = torch.full((1, 8, 8), 0.7, requires_grad=True)
+    (bce, _), (dice, _) = point_losses(logits, torch.ones(1, 32, 32, dtype=torch.bool), points=64)
+    assert bce.item() == pytest.approx(-math.log(sigmoid(0.7)), rel=1e-5)
+    assert dice.item() == pytest.approx(1 - (2 * sigmoid(0.7) * 64 + 1) / (sigmoid(0.7) * 64 + 64 + 1), rel=1e-4)
+    bce.backward()
+    assert logits.grad is not None

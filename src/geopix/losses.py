@@ -13,15 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geopix.types import Output
+from geopix.mask_losses import Term, bce_loss, boundary_loss, count_of, dice_loss, focal_loss, lovasz_loss, point_losses
+from geopix.types import Drawing, Output
 
-Term = tuple[Tensor, Tensor]
-"""A loss not yet divided: the sum over its elements, and their number."""
-
-Truth = Bool[Tensor, "m h w"] | Float[Tensor, "m h w"]
-"""Masks, or the share of each mask in the cells of a coarser grid."""
-
-TERMS = ("text", "bce", "dice", "auxiliary_bce", "auxiliary_dice", "locate", "classify", "quality", "presence")
+TERMS = (
+    "text", "bce", "dice", "focal", "lovasz", "boundary", "point_bce", "point_dice", "auxiliary_bce", "auxiliary_dice",
+    "locate", "classify", "quality", "presence",
+)  # fmt: skip
 """The names of all losses. Ranks count them in this order, whichever of them their batches allow."""
 
 
@@ -33,6 +31,10 @@ class LossWeights:
         text: cross-entropy of answer tokens.
         bce: binary cross-entropy of masks, mean over the pixels of a mask.
         dice: Dice loss of masks.
+        focal: cross-entropy of the pixels that are still wrong.
+        lovasz: Lovasz hinge, a surrogate of 1 - IoU.
+        boundary: what is drawn, weighted by its distance from the true boundary; for the last part of a training, beside Dice.
+        point_bce, point_dice: BCE and Dice at sampled points of the full-size truth; in place of ``bce`` and ``dice`` where masks are large.
         auxiliary: factor on BCE and Dice of the decoder's earlier masks.
         locate: divergence between where a decoder expects an object and where it lies, where a decoder says so.
         classify: cross-entropy of the class that the memory infers from a prompt, where the class is known.
@@ -43,6 +45,11 @@ class LossWeights:
     text: float = 1.0
     bce: float = 2.0
     dice: float = 0.5
+    focal: float = 0.0
+    lovasz: float = 0.0
+    boundary: float = 0.0
+    point_bce: float = 0.0
+    point_dice: float = 0.0
     auxiliary: float = 0.5
     locate: float = 0.5
     classify: float = 0.2
@@ -63,20 +70,7 @@ class LossWeights:
 
 def text_loss(logits: Float[Tensor, "a v"], labels: Int[Tensor, " a"]) -> Term:
     """Cross-entropy summed over answer tokens."""
-    return F.cross_entropy(logits.float(), labels, reduction="sum"), _count(labels)
-
-
-def bce_loss(logits: Float[Tensor, "m h w"], masks: Truth) -> Term:
-    """Binary cross-entropy, mean over the pixels of a mask, summed over masks."""
-    each = F.binary_cross_entropy_with_logits(logits.float(), masks.float(), reduction="none")
-    return each.flatten(1).mean(1).sum(), _count(masks)
-
-
-def dice_loss(logits: Float[Tensor, "m h w"], masks: Truth, smooth: float = 1.0) -> Term:
-    """``1 - (2 |A B| + smooth) / (|A| + |B| + smooth)`` with soft areas in pixels, summed over masks (V-Net, arXiv 1606.04797)."""
-    inside, truth = logits.float().sigmoid().flatten(1), masks.float().flatten(1)
-    overlap = (inside * truth).sum(1)
-    return (1 - (2 * overlap + smooth) / (inside.sum(1) + truth.sum(1) + smooth)).sum(), _count(masks)
+    return F.cross_entropy(logits.float(), labels, reduction="sum"), count_of(labels)
 
 
 def locate_loss(where: Float[Tensor, "m _ _"], masks: Bool[Tensor, "m h w"]) -> Term:
@@ -85,7 +79,7 @@ def locate_loss(where: Float[Tensor, "m _ _"], masks: Bool[Tensor, "m h w"]) -> 
     Picking the object out of all cells tells the language model which words matter, and the encoder which features, in far fewer steps than masks do,
     where a wrong object of the right class is a few pixels. It is ours; GLIP aligns words and regions by such products (arXiv 2112.03857).
     """
-    share = _share(masks, where.shape[-2:]).flatten(1)
+    share = _share(masks, where).flatten(1)
     seen = masks.flatten(1).any(1)
     share = share[seen] / share[seen].sum(1, keepdim=True)
     return F.kl_div(where[seen].float().flatten(1).log_softmax(1), share, reduction="sum"), seen.sum()
@@ -101,43 +95,61 @@ def quality_loss(quality: Float[Tensor, " m"], logits: Float[Tensor, "m h w"], m
     """Squared error between the predicted IoU and the IoU that the drawn mask has, as Segment Anything trains it (arXiv 2304.02643)."""
     drawn = logits.detach() > 0
     overlap, union = (drawn & masks).flatten(1).sum(1), (drawn | masks).flatten(1).sum(1)
-    return (quality.float() - overlap / union.clamp(min=1)).square().sum(), _count(masks)
+    return (quality.float() - overlap / union.clamp(min=1)).square().sum(), count_of(masks)
 
 
 def presence_loss(presence: Float[Tensor, " m"], masks: Bool[Tensor, "m h w"]) -> Term:
     """Binary cross-entropy between presence and whether the true mask has any pixel, summed over masks."""
-    return F.binary_cross_entropy_with_logits(presence.float(), masks.flatten(1).any(1).float(), reduction="sum"), _count(masks)
+    return F.binary_cross_entropy_with_logits(presence.float(), masks.flatten(1).any(1).float(), reduction="sum"), count_of(masks)
 
 
-def loss_terms(output: Output, masks: Bool[Tensor, "m h w"]) -> dict[str, Term]:
+def loss_terms(output: Output, masks: Bool[Tensor, "m h w"], weights: LossWeights | None = None) -> dict[str, Term]:
     """Every loss that an output allows, by its name in :data:`TERMS`.
 
     The final masks are compared at the training size; earlier ones on their own grid, with the share of the true mask in each of its cells.
+
+    Args:
+        weights: leave out what counts nothing under these; all losses are computed by default.
     """
     drawing = output.drawing
-    final = _resize(drawing.mask_logits, masks)
-    terms = {"text": text_loss(output.logits, output.labels), "bce": bce_loss(final, masks), "dice": dice_loss(final, masks)}
-    if drawing.auxiliary:
-        shares = [_share(masks, logits.shape[-2:]) for logits in drawing.auxiliary]
-        pairs = [(bce_loss(logits, share), dice_loss(logits, share)) for logits, share in zip(drawing.auxiliary, shares, strict=True)]
-        terms["auxiliary_bce"] = (torch.stack([bce[0] for bce, _ in pairs]).mean(), pairs[0][0][1])
-        terms["auxiliary_dice"] = (torch.stack([dice[0] for _, dice in pairs]).mean(), pairs[0][1][1])
-    if drawing.where is not None:
+
+    def wanted(*names: str) -> bool:
+        return weights is None or any(weight_of(name, weights) for name in names)
+
+    terms: dict[str, Term] = {}
+    if wanted("text"):
+        terms["text"] = text_loss(output.logits, output.labels)
+    if wanted("bce", "dice", "focal", "lovasz", "boundary", "quality"):
+        final = _resize(drawing.mask_logits, masks)
+        whole = {"bce": bce_loss, "dice": dice_loss, "focal": focal_loss, "lovasz": lovasz_loss, "boundary": boundary_loss}
+        terms |= {name: loss(final, masks) for name, loss in whole.items() if wanted(name)}
+        if drawing.quality is not None and wanted("quality"):
+            terms["quality"] = quality_loss(drawing.quality, final, masks)
+    if wanted("point_bce", "point_dice"):
+        terms["point_bce"], terms["point_dice"] = point_losses(drawing.mask_logits, masks)
+    if drawing.auxiliary and wanted("auxiliary_bce", "auxiliary_dice"):
+        terms["auxiliary_bce"], terms["auxiliary_dice"] = _auxiliary(drawing, masks)
+    if drawing.where is not None and wanted("locate"):
         terms["locate"] = locate_loss(drawing.where, masks)
-    if drawing.class_logits is not None and drawing.class_logits.shape[1]:
+    if drawing.class_logits is not None and drawing.class_logits.shape[1] and wanted("classify"):
         terms["classify"] = class_loss(drawing.class_logits, output.class_ids)
-    if drawing.quality is not None:
-        terms["quality"] = quality_loss(drawing.quality, final, masks)
-    if drawing.presence is not None:
+    if drawing.presence is not None and wanted("presence"):
         terms["presence"] = presence_loss(drawing.presence, masks)
     return terms
 
 
+def _auxiliary(drawing: Drawing, masks: Bool[Tensor, "m h w"]) -> tuple[Term, Term]:
+    """BCE and Dice of earlier masks, each the mean over how many there are of a mask."""
+    shares = [_share(masks, logits) for logits in drawing.auxiliary]
+    bce, dice = ([loss(logits, share) for logits, share in zip(drawing.auxiliary, shares, strict=True)] for loss in (bce_loss, dice_loss))
+    return (torch.stack([value for value, _ in bce]).mean(), bce[0][1]), (torch.stack([value for value, _ in dice]).mean(), dice[0][1])
+
+
 def weight_of(name: str, weights: LossWeights) -> float:
-    """The factor of a term of :func:`loss_terms`; an auxiliary mask loss has the product of two."""
+    """The factor of a term of :func:`loss_terms`; an auxiliary mask loss has the product of ``auxiliary`` and what the final mask's own loss counts."""
     factors = vars(weights)
     family, _, rest = name.partition("_")
-    return factors[family] * factors[rest] if rest else factors[family]
+    return factors[name] if name in factors else factors[family] * max(factors[rest], factors[f"point_{rest}"])
 
 
 def _resize(logits: Float[Tensor, "m _ _"], masks: Bool[Tensor, "m h w"]) -> Float[Tensor, "m h w"]:
@@ -146,9 +158,5 @@ def _resize(logits: Float[Tensor, "m _ _"], masks: Bool[Tensor, "m h w"]) -> Flo
     return F.interpolate(logits[:, None].float(), masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def _share(masks: Bool[Tensor, "m _ _"], size: tuple[int, int]) -> Float[Tensor, "m _ _"]:
-    return F.adaptive_avg_pool2d(masks.float(), size)
-
-
-def _count(items: Tensor) -> Tensor:
-    return torch.tensor(len(items), device=items.device)
+def _share(masks: Bool[Tensor, "m _ _"], grid: Float[Tensor, "m _ _"]) -> Float[Tensor, "m _ _"]:
+    return F.adaptive_avg_pool2d(masks.float(), (grid.shape[-2], grid.shape[-1]))

@@ -69,7 +69,7 @@ class GeoPixTask(LightningModule):
         torch.manual_seed(hash((int(os.environ.get("PL_GLOBAL_SEED", "0")), self.global_rank, batch_idx)) % 2**63)
         named = torch.rand(len(batch.masks), device=self.device) < self.named_share
         output = self.net(batch, named)
-        terms, total = loss_terms(output, batch.masks), output.logits.new_zeros((), dtype=torch.float32)
+        terms, total = loss_terms(output, batch.masks, self.active_loss), output.logits.new_zeros((), dtype=torch.float32)
         counts = self._mean_over_ranks(torch.stack([terms[name][1].float() if name in terms else torch.zeros_like(total) for name in TERMS]))
         for name, (value, _) in terms.items():
             loss = value / counts[TERMS.index(name)].clamp(min=1 / self.trainer.world_size)
