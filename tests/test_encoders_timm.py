@@ -1,5 +1,6 @@
 """TimmEncoder: maps are what it states, weights load fully or not at all, and everything trainable learns."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_parameters_that_no_map_depends_on_are_frozen_and_later_stages_removed()
 
 
 @pytest.mark.parametrize(("kind", "size"), [("resnet", 64), ("convnext", 64), ("plain transformer", 224)])
-def test_maps_equal_those_of_timm_on_normalised_images(kind: str, size: int) -> None:
+def test_maps_equal_those_of_timm_on_normalised_images(kind: str, size: int, parity: Callable[..., None]) -> None:
     name, arguments = TINY[kind]
     reference = timm.create_model(name, features_only=True, out_indices=arguments["levels"], **arguments["options"]).eval()
     original = timm.create_model(name, num_classes=0, **arguments["options"])
@@ -71,7 +72,7 @@ def test_maps_equal_those_of_timm_on_normalised_images(kind: str, size: int) -> 
     images = torch.rand(2, 3, size, size)
     mean, std = (torch.tensor(reference.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     for mine, theirs in zip(encoder(images), reference((images - mean) / std), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        parity("`TimmEncoder`", f"timm `{name}`", "maps", mine, theirs)
 
 
 @pytest.mark.parametrize("bands", [1, 4, 8])
@@ -87,6 +88,27 @@ def test_any_number_of_bands_with_weights_made_for_three(bands: int, tmp_path: P
     assert len(encoder.mean) == len(encoder.std) == bands
     with pytest.raises(ValueError, match=f"reads {bands} bands but the images have {bands + 1}"):
         encoder(torch.rand(1, bands + 1, 32, 32))
+
+
+def test_named_bands_take_their_own_kernels_and_zeros_keep_the_result(tmp_path: Path) -> None:
+    original = timm.create_model("resnet18", num_classes=5, **RESNET)
+    torch.save(original.state_dict(), tmp_path / "rgb.pt")
+    plain = tiny("resnet", weights=tmp_path / "rgb.pt").eval()
+    names = ["blue", "nir", "red", "green"]
+    encoder = tiny("resnet", bands=names, inflate="zeros", weights=tmp_path / "rgb.pt").eval()
+    assert (encoder.bands, encoder.band_names, plain.band_names) == (4, tuple(names), ())
+    red, green, blue, nir = torch.rand(2, 4, 32, 48).split(1, dim=1)
+    for one, two in zip(encoder(torch.cat([blue, nir, red, green], 1)), plain(torch.cat([red, green, blue], 1)), strict=True):
+        torch.testing.assert_close(one, two)
+    swapped = tiny("resnet", bands=["blue", "green", "red"], inflate="named", weights=tmp_path / "rgb.pt").eval()
+    torch.testing.assert_close(swapped(torch.cat([blue, green, red], 1))[0], plain(torch.cat([red, green, blue], 1))[0])
+    mean = tiny("resnet", bands=2, inflate="mean", weights=tmp_path / "rgb.pt")
+    torch.testing.assert_close(mean.net.conv1.weight, original.conv1.weight.mean(1, keepdim=True).expand(-1, 2, -1, -1) * 3 / 2)
+    torch.save(timm.create_model("resnet18", num_classes=5, in_chans=4, **RESNET).state_dict(), tmp_path / "four.pt")
+    ready = tiny("resnet", bands=names, inflate="named", weights=tmp_path / "four.pt")
+    torch.testing.assert_close(ready.net.conv1.weight, torch.load(tmp_path / "four.pt")["conv1.weight"])
+    with pytest.raises(ValueError, match="needs the names of the bands"):
+        tiny("resnet", bands=4, inflate="zeros")
 
 
 def test_normalisation_is_the_pretrained_one_unless_given() -> None:

@@ -1,4 +1,4 @@
-"""The vision towers of transformers: CLIP, SigLIP and DINOv2."""
+"""The plain vision transformers of transformers: CLIP, SigLIP, SigLIP 2, DINOv2 and DINOv3."""
 
 from __future__ import annotations
 
@@ -8,55 +8,69 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, CLIPVisionModel, Dinov2Model, Dinov2WithRegistersModel, PreTrainedModel, SiglipVisionModel
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils.constants import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    IMAGENET_STANDARD_MEAN,
-    IMAGENET_STANDARD_STD,
-    OPENAI_CLIP_MEAN,
-    OPENAI_CLIP_STD,
+from transformers import (
+    CLIPVisionModel,
+    Dinov2Model,
+    Dinov2WithRegistersModel,
+    DINOv3ViTModel,
+    PreTrainedModel,
+    Siglip2VisionModel,
+    SiglipVisionModel,
 )
+from transformers.utils.constants import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from geopix.contracts import VisionEncoder
+from geopix.encoders.bands import Bands, Inflate, normalise
+from geopix.encoders.pretrained.hf import IMAGENET, load, normalisation, read_config
 
 _TOWERS: dict[str, type[PreTrainedModel]] = {
     "clip_vision_model": CLIPVisionModel,
     "siglip_vision_model": SiglipVisionModel,
+    "siglip2_vision_model": Siglip2VisionModel,
     "dinov2": Dinov2Model,
     "dinov2_with_registers": Dinov2WithRegistersModel,
+    "dinov3_vit": DINOv3ViTModel,
 }
-_PARTS = ("embeddings", "pre_layrnorm", "encoder")
+_NORMALISATION = {
+    "clip_vision_model": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+    "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+    "siglip2_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+}
+_LLAVA_TOWER = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
+_PARTS = ("embeddings", "pre_layrnorm", "encoder", "model", "layer")
 
 
 class HFVisionEncoder(VisionEncoder):
-    """Hidden states of a CLIP, SigLIP or DINOv2 tower as maps, all of one stride.
+    """Hidden states of a CLIP, SigLIP, SigLIP 2, DINOv2 or DINOv3 tower as maps, all of one stride.
 
     State 0 is what enters the first layer (for CLIP behind its first norm) and state i is what leaves layer i, as in transformers' ``hidden_states``; no
     final norm is applied, class and register tokens are left out. Layers behind the deepest chosen state are neither run nor kept. Positions are
-    interpolated to the image's grid; images whose sides the patch does not divide are padded at the bottom and right, after normalisation, with zeros.
+    interpolated to the image's grid (DINOv3's are computed from it); images whose sides the patch does not divide are padded at the bottom and right,
+    after normalisation, with zeros.
 
-    Source: https://github.com/huggingface/transformers; CLIP https://arxiv.org/abs/2103.00020, SigLIP https://arxiv.org/abs/2303.15343,
-    DINOv2 https://arxiv.org/abs/2304.07193. GeoPix reads CLIP ViT-L/14 with ``hidden_layers=(-11, -2)`` (https://arxiv.org/abs/2501.06828).
+    SigLIP 2 comes in two kinds: weights of a fixed resolution are a SigLIP to transformers (``siglip``), NaFlex weights (``siglip2``) read patches with
+    the grid they form. Here both read images; a NaFlex tower gets the whole grid of the image, of any size and proportions, without resizing.
+
+    Source: https://github.com/huggingface/transformers; CLIP https://arxiv.org/abs/2103.00020, SigLIP https://arxiv.org/abs/2303.15343, SigLIP 2
+    https://arxiv.org/abs/2502.14786, DINOv2 https://arxiv.org/abs/2304.07193, DINOv3 https://arxiv.org/abs/2508.10104. GeoPix reads CLIP ViT-L/14 with
+    ``hidden_layers=(-11, -2)`` (https://arxiv.org/abs/2501.06828).
 
     Args:
-        source: a folder or a name of the Hugging Face hub (a tower alone, or a whole CLIP or SigLIP), loaded in float32; or a configuration with ``model_type``
-            (clip_vision_model, siglip_vision_model, dinov2, dinov2_with_registers), which starts at random.
+        source: a folder or a name of the Hugging Face hub (a tower alone, or a whole CLIP, SigLIP or LLaVA), loaded in float32; or a configuration with
+            ``model_type`` (clip_vision_model, siglip_vision_model, siglip2_vision_model, dinov2, dinov2_with_registers, dinov3_vit), which starts at random.
         hidden_layers: which hidden states to return, in this order; the language model reads the last one given. Negative indices count from the end.
-        bands: bands of the images. For another number than the tower's own, the input channels of the patch embedding are summed for one band, else
-            repeated in turn and scaled by ``own / bands``.
+        bands: how many bands the images have, or the name of each.
+        inflate: how the patch embedding comes to bands that it was not made for; see :class:`geopix.encoders.bands.Bands`.
         freeze: never train it; it then also stays in evaluation mode.
-        mean: per band, subtracted from images in 0..1. When left out: from the source's preprocessor configuration, else the family's own; averaged for one
-            band, repeated in turn for more than three.
+        mean: per band, subtracted from images in 0..1. When left out: from the source's preprocessor configuration, else the family's own; brought to the
+            bands by the same mapping as the weights.
         std: per band, divides what is left; the same rule.
 
     Raises:
         FileNotFoundError: when the folder is not there.
-        ValueError: when the source cannot be read, is of another family, lacks weights, or has no such hidden state.
+        ValueError: when the source cannot be read, is of another family, lacks weights, or has no such hidden state; for bands that mean nothing.
     """
 
     mean: Tensor
@@ -67,34 +81,34 @@ class HFVisionEncoder(VisionEncoder):
         source: dict[str, Any] | str | Path,
         *,
         hidden_layers: Sequence[int],
-        bands: int = 3,
+        bands: int | Sequence[str] = 3,
+        inflate: Inflate = "repeat",
         freeze: bool = True,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if bands < 1:
-            raise ValueError(f"an encoder reads at least one band; found bands={bands}.")
-        config = _tower_config(source)
-        tower: Any = _TOWERS[config.model_type](config) if isinstance(source, dict) else _load(source, config)
-        count = config.num_hidden_layers + 1
-        chosen = [layer + count if layer < 0 else layer for layer in hidden_layers]
-        if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= layer < count for layer in chosen):
-            raise ValueError(f"hidden_layers of this tower are {-count} to {count - 1}, each once, at least one; found {list(hidden_layers)}.")
-        self._states = tuple(chosen)
-        self.bands = bands
-        self.channels = (config.hidden_size,) * len(chosen)
-        self.strides = (config.patch_size,) * len(chosen)
+        chosen = Bands(bands, inflate)
+        config = read_config(source, _TOWERS, ("clip", "siglip", "siglip2", "llava", "llava_next", "vipllava"), "HFVisionEncoder")
+        tower: Any = load(_TOWERS[config.model_type], source, config, _used, _LLAVA_TOWER)
+        self._states = _states(hidden_layers, config.num_hidden_layers + 1)
+        self.bands, self.band_names = chosen.count, chosen.names
+        self.channels = (config.hidden_size,) * len(self._states)
+        self.strides = (config.patch_size,) * len(self._states)
+        _inflate_patches(tower, chosen, config.num_channels)
         self.embeddings = tower.embeddings
         self.pre_norm = tower.pre_layrnorm if isinstance(tower, CLIPVisionModel) else nn.Identity()
-        # DINOv2 always interpolates its positions; the other two only where asked.
+        self.rotary = tower.rope_embeddings if isinstance(tower, DINOv3ViTModel) else None
+        # CLIP and SigLIP interpolate their positions only where asked; the towers of DINO always do, and SigLIP 2 is told its grid.
         self._must_ask = isinstance(tower, CLIPVisionModel | SiglipVisionModel)
-        layers = tower.encoder.layers if self._must_ask else tower.encoder.layer
-        self.layers = nn.ModuleList(layers[: max(chosen)])
-        self._prefix = _adapt(tower, config, bands)
-        found_mean, found_std = _normalisation(source, config.model_type)
-        self.register_buffer("mean", _per_band("mean", mean, found_mean, bands), persistent=False)
-        self.register_buffer("std", _per_band("std", std, found_std, bands), persistent=False)
+        self._takes_patches = isinstance(tower, Siglip2VisionModel)
+        self.layers = nn.ModuleList(_layers(tower)[: max(self._states)])
+        self._prefix = 0 if isinstance(tower, SiglipVisionModel | Siglip2VisionModel) else 1
+        if isinstance(tower, Dinov2WithRegistersModel | DINOv3ViTModel):
+            self._prefix += config.num_register_tokens
+        found_mean, found_std = normalisation(source, _NORMALISATION.get(config.model_type, IMAGENET))
+        self.register_buffer("mean", chosen.values("mean", mean, found_mean), persistent=False)
+        self.register_buffer("std", chosen.values("std", std, found_std), persistent=False)
         self.frozen = freeze
         if freeze:
             self.requires_grad_(False)
@@ -110,62 +124,33 @@ class HFVisionEncoder(VisionEncoder):
         Raises:
             ValueError: when the number of bands is not the encoder's.
         """
-        _, bands, height, width = images.shape
-        if bands != self.bands:
-            raise ValueError(f"the encoder reads {self.bands} bands but the images have {bands}; set bands={bands} or change the data.")
+        height, width = images.shape[2:]
         patch = self.strides[0]
-        normal = ((images - self.mean.to(images)) / self.std.to(images)).to(self.mean.dtype)
-        padded = F.pad(normal, (0, -width % patch, 0, -height % patch))
-        embedded = self.embeddings(padded, interpolate_pos_encoding=True) if self._must_ask else self.embeddings(padded)
-        state = self.pre_norm(embedded)
+        padded = F.pad(normalise(images, self.mean, self.std), (0, -width % patch, 0, -height % patch))
+        grid = (padded.shape[-2] // patch, padded.shape[-1] // patch)
+        state = self.pre_norm(self._embed(padded, grid))
+        positions = {} if self.rotary is None else {"position_embeddings": self.rotary(padded)}
         kept = {0: state}
         for index, layer in enumerate(self.layers, start=1):
-            state = layer(state, None)
+            state = layer(state, None, **positions)
             if index in self._states:
                 kept[index] = state
-        grid = (padded.shape[-2] // patch, padded.shape[-1] // patch)
         return [kept[index][:, self._prefix :].transpose(1, 2).unflatten(2, grid) for index in self._states]
 
-
-def _tower_config(source: dict[str, Any] | str | Path) -> Any:
-    if isinstance(source, dict):
-        if source.get("model_type") not in _TOWERS:
-            raise ValueError(f"a configuration needs a model_type of {sorted(_TOWERS)}; found {source.get('model_type')!r}.")
-        return AutoConfig.for_model(**source)
-    if not Path(source).is_dir() and (isinstance(source, Path) or str(source).startswith(("/", ".", "~"))):
-        raise FileNotFoundError(f"no folder {source}; give a folder written by save_pretrained, or a name of the Hugging Face hub as 'owner/name'.")
-    _refuse_pointers(Path(source))
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read the configuration of {str(source)!r}: {error} Give a folder, or connect to the hub.") from error
-    if config.model_type in ("clip", "siglip"):
-        config = config.vision_config
-    if config.model_type not in _TOWERS:
-        raise ValueError(f"{str(source)!r} is a {config.model_type!r}; HFVisionEncoder reads {sorted(_TOWERS)}, clip and siglip.")
-    return config
+    def _embed(self, padded: Float[Tensor, "b c h w"], grid: tuple[int, int]) -> Float[Tensor, "b n d"]:
+        """Tokens that enter the tower, patches with their positions behind what stands before them."""
+        if self._takes_patches:
+            patch = self.strides[0]
+            cells = padded.unflatten(3, (grid[1], patch)).unflatten(2, (grid[0], patch))
+            return self.embeddings(cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2), torch.tensor([grid] * len(padded)))
+        return self.embeddings(padded, interpolate_pos_encoding=True) if self._must_ask else self.embeddings(padded)
 
 
-def _refuse_pointers(folder: Path) -> None:
-    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(40).startswith(b"version https://git-lfs"):
-                    raise ValueError(f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` where it was cloned.")
-
-
-def _load(source: str | Path, config: Any) -> Any:
-    """The tower in float32, with every weight it uses taken from the source."""
-    try:
-        loaded: Any = _TOWERS[config.model_type].from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"cannot load the weights of {str(source)!r}: {error}") from error
-    tower, found = loaded
-    wrong = {kind: sorted(str(key) for key in found[kind] if _used(str(key))) for kind in ("missing_keys", "unexpected_keys")}
-    if any(wrong.values()):
-        lists = "; ".join(f"{len(keys)} {kind.replace('_', ' ')}: {', '.join(keys[:8])}" for kind, keys in wrong.items() if keys)
-        raise ValueError(f"the weights of {str(source)!r} do not fit its configuration: {lists}.")
-    return tower
+def _states(hidden_layers: Sequence[int], count: int) -> tuple[int, ...]:
+    chosen = tuple(layer + count if layer < 0 else layer for layer in hidden_layers)
+    if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= layer < count for layer in chosen):
+        raise ValueError(f"hidden_layers of this tower are {-count} to {count - 1}, each once, at least one; found {list(hidden_layers)}.")
+    return chosen
 
 
 def _used(key: str) -> bool:
@@ -175,49 +160,27 @@ def _used(key: str) -> bool:
     return key.split(".")[0] in _PARTS and not key.endswith("mask_token")
 
 
-def _adapt(tower: PreTrainedModel, config: Any, bands: int) -> int:
-    """Sets the patch embedding to ``bands``; returns how many tokens stand before the patches."""
-    own = config.num_channels
-    if isinstance(tower, CLIPVisionModel | SiglipVisionModel):
-        tower.embeddings.patch_embedding = _inflate(tower.embeddings.patch_embedding, own, bands)
-        return 1 if isinstance(tower, CLIPVisionModel) else 0
+def _layers(tower: Any) -> nn.ModuleList:
     if isinstance(tower, Dinov2Model | Dinov2WithRegistersModel):
-        patches = tower.embeddings.patch_embeddings
-        patches.projection = _inflate(patches.projection, own, bands)
-        patches.num_channels = bands
-        tower.embeddings.mask_token = None
-    return 1 + (config.num_register_tokens if isinstance(tower, Dinov2WithRegistersModel) else 0)
+        return tower.encoder.layer
+    return tower.model.layer if isinstance(tower, DINOv3ViTModel) else tower.encoder.layers
 
 
-def _inflate(convolution: nn.Conv2d, own: int, bands: int) -> nn.Conv2d:
-    if bands == own:
-        return convolution
-    old = convolution.weight.detach()
-    new = old.sum(1, keepdim=True) if bands == 1 else old[:, [band % own for band in range(bands)]] * own / bands
-    inflated = nn.Conv2d(bands, convolution.out_channels, convolution.kernel_size, convolution.stride, bias=convolution.bias is not None)  # type: ignore[arg-type]
-    inflated.weight = nn.Parameter(new)
-    inflated.bias = convolution.bias
-    return inflated
-
-
-def _normalisation(source: dict[str, Any] | str | Path, model_type: str) -> tuple[list[float], list[float]]:
-    """Mean and deviation from the source's preprocessor configuration, else those that the family was trained with."""
-    found: dict[str, Any] = {}
-    if not isinstance(source, dict):
-        try:
-            found = BaseImageProcessor.get_image_processor_dict(str(source))[0]
-        except OSError:
-            found = {}
-    family = {
-        "clip_vision_model": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
-        "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    }.get(model_type, (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    return list(found.get("image_mean") or family[0]), list(found.get("image_std") or family[1])
-
-
-def _per_band(what: str, given: Sequence[float] | None, own: Sequence[float], bands: int) -> Float[Tensor, "c 1 1"]:
-    if given is None:
-        given = [sum(own) / len(own)] if bands == 1 else [own[band % len(own)] for band in range(bands)]
-    if len(given) != bands:
-        raise ValueError(f"{what} needs one number per band, {bands}; found {list(given)}.")
-    return torch.tensor([float(value) for value in given]).view(-1, 1, 1)
+def _inflate_patches(tower: Any, bands: Bands, own: int) -> None:
+    """Sets the patch embedding to the bands, and drops the token that only masked pretraining reads."""
+    if isinstance(tower, CLIPVisionModel | SiglipVisionModel):
+        bands.inflate_convolution(tower.embeddings.patch_embedding)
+        return
+    if isinstance(tower, Siglip2VisionModel):
+        linear = tower.embeddings.patch_embedding
+        if bands.change(own):  # its columns are the pixels of a patch, each with its channels
+            kernels = bands.kernels(linear.weight.unflatten(1, (-1, own)).transpose(1, 2))
+            linear.weight = nn.Parameter(kernels.transpose(1, 2).flatten(1))
+            linear.in_features = linear.weight.shape[1]
+        return
+    tower.embeddings.mask_token = None
+    if isinstance(tower, DINOv3ViTModel):
+        bands.inflate_convolution(tower.embeddings.patch_embeddings)
+        return
+    bands.inflate_convolution(tower.embeddings.patch_embeddings.projection)
+    tower.embeddings.patch_embeddings.num_channels = bands.count

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geopix.contracts import VisionEncoder
+from geopix.encoders.bands import Bands, Inflate, normalise
 
 WAVES = 6
 """Wavelengths per direction of the positions that may be added to maps."""
@@ -36,8 +37,9 @@ class TimmEncoder(VisionEncoder):
 
     Args:
         name: a name of ``timm.list_models()``, with a pretrained tag where wanted, such as ``resnet18.a1_in1k``.
-        bands: bands of the images. With weights made for another number, timm adapts the first convolution: its input channels are summed for one
-            band, else repeated in turn and scaled by ``old / bands``.
+        bands: how many bands the images have, or the name of each.
+        inflate: how the first convolution of weights comes to bands that it was not made for; see :class:`geopix.encoders.bands.Bands`. A file
+            that already has as many bands, unlike timm's own weights, is taken as it is. Convolutions whose weights are standardised undo the scale.
         levels: which maps to return, finest first, as indices into timm's ``feature_info`` (stages, or blocks of a plain transformer);
             all of them when left out. Negative indices count from the end.
         weights: ``"hub"`` for timm's own pretrained weights, or a file (.pt, .pth, .safetensors) with a state dict of the timm model or of a TimmEncoder.
@@ -45,8 +47,8 @@ class TimmEncoder(VisionEncoder):
         freeze: never train the backbone; it then also stays in evaluation mode. Added positions go on learning.
         image_size: side of the square image that positions and windows are made for; the pretrained one when left out. Transformers read
             other sizes too where timm can interpolate their positions. Convolutional networks read any size and refuse this argument.
-        mean: per band, subtracted from images in 0..1. When left out: those of the pretrained configuration, whose average is used for one band and which
-            are repeated in turn for more than three, like the weights.
+        mean: per band, subtracted from images in 0..1. When left out: those of the pretrained configuration, brought to the bands by the same mapping
+            as the weights.
         std: per band, divides what is left; the same rule.
         positions: add to every map a learned projection of sines of each cell's relative row and column. For convolutional backbones, which tell nobody
             where a cell lies; a transformer's embeddings do.
@@ -64,7 +66,8 @@ class TimmEncoder(VisionEncoder):
         self,
         name: str,
         *,
-        bands: int = 3,
+        bands: int | Sequence[str] = 3,
+        inflate: Inflate = "repeat",
         levels: Sequence[int] | None = None,
         weights: str | Path | None = None,
         freeze: bool = False,
@@ -75,17 +78,16 @@ class TimmEncoder(VisionEncoder):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if bands < 1:
-            raise ValueError(f"an encoder reads at least one band; found bands={bands}.")
+        read = Bands(bands, inflate)
         config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
         if config is None:
             similar = get_close_matches(name, timm.list_models(), n=5)
             raise ValueError(f"timm {timm.__version__} knows no model {name!r}; similar names: {similar}. See timm.list_models().")
         arguments, self._fixed_size = _size_arguments(name, config, image_size, options or {})
-        arguments |= {"in_chans": bands, "num_classes": 0}
+        arguments |= {"in_chans": read.count, "num_classes": 0}
         state = None if weights is None or weights == "hub" else _read_state(Path(weights))
         own = state is not None and all(key.startswith(("net.", "places.")) for key in state)
-        backbone = _random(name, arguments) if weights is None or own else _pretrained(name, arguments, state, config, bands, weights)
+        backbone = _random(name, arguments) if weights is None or own else _inflated(name, arguments, state, config, read, weights)
         chosen = _levels(name, len(backbone.feature_info), levels)
         self.channels = tuple(int(backbone.feature_info[level]["num_chs"]) for level in chosen)
         self.strides = tuple(int(backbone.feature_info[level]["reduction"]) for level in chosen)
@@ -94,9 +96,9 @@ class TimmEncoder(VisionEncoder):
         self.places = nn.ModuleList(nn.Conv2d(4 * WAVES, channels, 1) for channels in self.channels) if positions else None
         if own and state is not None:
             _load_own(self, state, weights)
-        self.bands = bands
-        self.register_buffer("mean", _per_band("mean", mean, config.mean, bands), persistent=False)
-        self.register_buffer("std", _per_band("std", std, config.std, bands), persistent=False)
+        self.bands, self.band_names = read.count, read.names
+        self.register_buffer("mean", read.values("mean", mean, config.mean), persistent=False)
+        self.register_buffer("std", read.values("std", std, config.std), persistent=False)
         self.frozen = freeze
         self._freeze_unreached(name)
         if freeze:
@@ -113,15 +115,13 @@ class TimmEncoder(VisionEncoder):
         Raises:
             ValueError: when the number of bands is not the encoder's, or a backbone of one fixed size meets another.
         """
-        _, bands, height, width = images.shape
-        if bands != self.bands:
-            raise ValueError(f"the encoder reads {self.bands} bands but the images have {bands}; set bands={bands} or change the data.")
+        height, width = images.shape[2:]
+        normal = normalise(images, self.mean, self.std)
         if self._fixed_size is not None and (height, width) != (self._fixed_size, self._fixed_size):
             raise ValueError(
                 f"this backbone reads {self._fixed_size} x {self._fixed_size} pixels only; found {height} x {width}. Set image_size, or resize the images."
             )
         stride = max(self.strides)
-        normal = ((images - self.mean.to(images)) / self.std.to(images)).to(self.mean.dtype)
         # Measured for ResNets in bfloat16 on a CPU: 1.4 times as fast with channels last, equal maps in float32; no difference for ConvNeXt.
         padded = F.pad(normal, (0, -width % stride, 0, -height % stride)).contiguous(memory_format=torch.channels_last)
         maps = self.net.forward_intermediates(padded, indices=self._levels, norm=False, output_fmt="NCHW", intermediates_only=True)
@@ -184,6 +184,28 @@ def _random(name: str, arguments: dict[str, Any]) -> Any:
         return timm.create_model(name, **arguments)
     except (TypeError, AssertionError, RuntimeError) as error:
         raise ValueError(f"timm cannot build {name!r} with {arguments}: {error}. Check the encoder's options.") from error
+
+
+def _inflated(
+    name: str, arguments: dict[str, Any], state: dict[str, Tensor] | None, config: Any, bands: Bands, weights: str | Path | None
+) -> Any:
+    """The backbone with weights brought to the bands: by timm where it takes channels in turn, which also knows other kinds of stems, else here."""
+    own = config.input_size[0]
+    stems = [config.first_conv] if isinstance(config.first_conv, str) else list(config.first_conv or [])
+    wide = _random(name, arguments)
+    modules = dict(wide.named_modules())
+    ready = state is not None and bands.count != own and all(
+        f"{stem}.weight" in state and state[f"{stem}.weight"].shape == modules[stem].weight.shape for stem in stems
+    )
+    if bands.inflate == "repeat" or ready or not bands.change(own):
+        return _pretrained(name, arguments, state, config, bands.count, weights)
+    if not stems or not all(isinstance(modules[stem], nn.Conv2d) and modules[stem].in_channels == bands.count for stem in stems):
+        found = ", ".join(f"{stem} = {modules[stem]}" for stem in stems) or "unknown to timm"
+        raise ValueError(f"the first layer of {name!r} cannot be inflated to named bands: it is {found}. Choose inflate='repeat' or another backbone.")
+    full = _pretrained(name, {**arguments, "in_chans": own}, state, config, own, weights).state_dict()
+    full |= {f"{stem}.weight": bands.kernels(full[f"{stem}.weight"]) for stem in stems}
+    wide.load_state_dict(full)
+    return wide
 
 
 def _pretrained(
@@ -258,14 +280,6 @@ def _levels(name: str, count: int, levels: Sequence[int] | None) -> list[int]:
     if not chosen or chosen != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < count:
         raise ValueError(f"levels of {name!r} are 0 to {count - 1}, ascending, each once, at least one; found {list(levels or [])}.")
     return chosen
-
-
-def _per_band(what: str, given: Sequence[float] | None, pretrained: Sequence[float], bands: int) -> Float[Tensor, "c 1 1"]:
-    if given is None:
-        given = [sum(pretrained) / len(pretrained)] if bands == 1 else [pretrained[band % len(pretrained)] for band in range(bands)]
-    if len(given) != bands:
-        raise ValueError(f"{what} needs one number per band, {bands}; found {list(given)}.")
-    return torch.tensor([float(value) for value in given]).view(-1, 1, 1)
 
 
 def _reached(outputs: Sequence[Tensor]) -> set[int]:
