@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ class PixelShuffleConnector(Connector):
     ``layers.1`` and ``layers.3`` have the shapes and the order of transformers' ``InternVLMultiModalProjector``.
 
     Args:
-        in_dim: width of the map that is read.
+        channels: widths of the encoder's maps, finest first; the last map is read.
         out_dim: width of the language model.
         factor: cells along each side of a token. Maps whose sides are no multiple are padded with zeros below and on the right.
         hidden: width between the two linear layers; ``out_dim`` when left out, as in InternVL.
@@ -28,22 +30,22 @@ class PixelShuffleConnector(Connector):
         ValueError: when a width or the factor is not positive.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, factor: int = 2, hidden: int | None = None) -> None:
+    def __init__(self, channels: Sequence[int], out_dim: int, *, factor: int = 2, hidden: int | None = None) -> None:
         super().__init__()
-        width = out_dim if hidden is None else hidden
+        in_dim, width = channels[-1], out_dim if hidden is None else hidden
         if min(in_dim, out_dim, factor, width) < 1:
             raise ValueError(
-                f"a PixelShuffleConnector needs positive widths and a positive factor; found in_dim={in_dim}, out_dim={out_dim}, "
+                f"a PixelShuffleConnector needs positive widths and a positive factor; found channels[-1]={in_dim}, out_dim={out_dim}, "
                 f"factor={factor}, hidden={hidden}."
             )
         self.factor = factor
         joined = in_dim * factor**2
         self.layers = nn.Sequential(nn.LayerNorm(joined), nn.Linear(joined, width), nn.GELU(), nn.Linear(width, out_dim))
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n d"]:
         """Tokens row by row: ``ceil(h / factor) * ceil(w / factor)`` of them."""
         side = self.factor
-        rows, columns = features.shape[-2:]
-        padded = F.pad(features, (0, -columns % side, 0, -rows % side))
+        rows, columns = features[-1].shape[-2:]
+        padded = F.pad(features[-1], (0, -columns % side, 0, -rows % side))
         cells = padded.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 3, 5, 1)
         return self.layers(cells.flatten(3).flatten(1, 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -44,7 +46,7 @@ class PerceiverResampler(Connector):
     Source: Alayrac et al. 2022, "Flamingo", section 3.1.1 and appendix A.1.1, https://arxiv.org/abs/2204.14198.
 
     Args:
-        in_dim: width of the map that is read, and of the latents.
+        channels: widths of the encoder's maps, finest first; the last map is read, and its width is also that of the latents.
         out_dim: width of the language model.
         tokens: visual tokens per image.
         depth: blocks of attention and MLP.
@@ -55,8 +57,9 @@ class PerceiverResampler(Connector):
         ValueError: when a number is not positive.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, tokens: int = 64, depth: int = 6, heads: int = 8, head_dim: int = 64, ffn: int = 4) -> None:
+    def __init__(self, channels: Sequence[int], out_dim: int, *, tokens: int = 64, depth: int = 6, heads: int = 8, head_dim: int = 64, ffn: int = 4) -> None:
         super().__init__()
+        in_dim = channels[-1]
         if min(in_dim, out_dim, tokens, depth, heads, head_dim, ffn) < 1:
             raise ValueError(f"a PerceiverResampler needs positive numbers; found {tokens=}, {depth=}, {heads=}, {head_dim=}, {ffn=}.")
         self.latents = nn.Parameter(torch.randn(tokens, in_dim))
@@ -68,9 +71,9 @@ class PerceiverResampler(Connector):
         self.norm = nn.LayerNorm(in_dim)
         self.projection = nn.Linear(in_dim, out_dim)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n d"]:
         """Tokens of shape ``b tokens out_dim``."""
-        cells = features.flatten(2).transpose(1, 2)
+        cells = features[-1].flatten(2).transpose(1, 2)
         latents = self.latents.to(cells.dtype).expand(len(cells), -1, -1)
         for attention, mlp in zip(self.attentions, self.mlps, strict=True):
             latents = latents + attention(latents, cells)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ class QFormerConnector(Connector):
     Source: Li et al. 2023, "BLIP-2", section 3, https://arxiv.org/abs/2301.12597.
 
     Args:
-        in_dim: width of the map that is read.
+        channels: widths of the encoder's maps, finest first; the last map is read.
         out_dim: width of the language model.
         tokens: queries, and so visual tokens per image.
         dim: width of the transformer.
@@ -34,7 +36,7 @@ class QFormerConnector(Connector):
 
     def __init__(
         self,
-        in_dim: int,
+        channels: Sequence[int],
         out_dim: int,
         *,
         tokens: int = 32,
@@ -54,7 +56,7 @@ class QFormerConnector(Connector):
             num_attention_heads=heads,
             intermediate_size=ffn,
             cross_attention_frequency=every,
-            encoder_hidden_size=in_dim,
+            encoder_hidden_size=channels[-1],
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
         )
@@ -62,8 +64,8 @@ class QFormerConnector(Connector):
         self.qformer = Blip2QFormerModel(config)
         self.projection = nn.Linear(dim, out_dim)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n d"]:
         """Tokens of shape ``b tokens out_dim``."""
-        cells = features.flatten(2).transpose(1, 2)
+        cells = features[-1].flatten(2).transpose(1, 2)
         queries = self.queries.expand(len(cells), -1, -1)
         return self.projection(self.qformer(query_embeds=queries, encoder_hidden_states=cells).last_hidden_state)
