@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from geopix.decoders.multi_scale import MultiScaleDecoder
-from geopix.memory.classwise import ClasswiseMemory, plain_attention
+from geopix.memory.classwise import ClasswiseMemory
+from geopix.memory.reading import attended, plain_attention
 
 PROMPT_DIM = 12
 NAMES = ("ship", "plane", "harbor")
@@ -148,7 +149,7 @@ def test_large_maps_attend_on_a_grid_of_bounded_size() -> None:
     memory = make(grid=4)
     features, masks, prompts = inputs(size=(16, 8))
     refined = memory(features, INDEX, masks, 0, prompts=prompts, class_ids=KNOWN)
-    assert memory._attended((16, 8)) == (4, 2)
+    assert attended((16, 8), memory.grid) == (4, 2)
     assert refined.shape == (3, 16, 16, 8)
 
 
@@ -183,6 +184,6 @@ def test_bf16_autocast_inside_the_decoder_that_asks_twice() -> None:
     maps, prompts = [torch.randn(2, 10, 8, 8)], torch.randn(3, 6, PROMPT_DIM)
     with torch.autocast("cpu", torch.bfloat16):
         drawing = decoder(maps, prompts, INDEX, partial(memory, prompts=prompts, class_ids=torch.tensor([-1, 0, 1])))
-    (drawing.mask_logits.float().square().sum() + drawing.quality.float().sum()).backward()
+    (drawing.mask_logits.float().square().sum() + drawing.quality.float().sum() + drawing.where.float().square().sum()).backward()
     assert drawing.mask_logits.isfinite().all()
     assert not [name for part in (decoder, memory) for name, parameter in part.named_parameters() if parameter.grad is None]

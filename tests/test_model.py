@@ -10,6 +10,7 @@ from geopix.data.source import collate
 from geopix.decoders.dot import DotDecoder
 from geopix.decoders.multi_scale import MultiScaleDecoder
 from geopix.encoders.timm import TimmEncoder
+from geopix.llms.hf import HFLanguageModel
 from geopix.losses import LossWeights, loss_terms, weight_of
 from geopix.memory.classwise import ClasswiseMemory
 from geopix.model import GeoPixModel, gather_seg
@@ -249,3 +250,26 @@ def test_runs_of_segmentation_tokens() -> None:
         states, rows = gather_seg(ids[:, :width], hidden[:, : width + 1], (7, 8, 9), own_state=True)
         assert states.shape == (0, 3, 1)
         assert len(rows) == 0
+
+
+# ---------------------------------------------------------------- without a decoder
+
+
+def test_a_model_of_words_alone_reads_and_answers_but_draws_nothing() -> None:
+    words = GeoPixModel(tiny.TINY[TimmEncoder](), tiny.TINY[MLPConnector], tiny.TINY[HFLanguageModel](), None)
+    batch = collate([toys.sample(0, "vqa/presence", "caption/scene")])
+    output = words(batch)
+    assert len(output.drawing.mask_logits) == 0
+    value, _ = loss_terms(output, batch.masks)["text"]
+    value.backward()
+    prediction = ask(words, batch)
+    assert len(prediction.answers) == 2
+    assert len(prediction.drawing.dialogue_index) == 0
+
+
+def test_masks_without_a_decoder_are_refused() -> None:
+    words = GeoPixModel(tiny.TINY[TimmEncoder](), tiny.TINY[MLPConnector], tiny.TINY[HFLanguageModel](), None)
+    with pytest.raises(ValueError, match=r"1 masks and this model no mask decoder .*leave the family segment out of the task mix"):
+        words(collate([toys.sample(0, "segment/single")]))
+    with pytest.raises(ValueError, match="a memory and a pixel_encoder serve a mask decoder"):
+        GeoPixModel(tiny.TINY[TimmEncoder](), tiny.TINY[MLPConnector], tiny.TINY[HFLanguageModel](), None, tiny.TINY[ClasswiseMemory])

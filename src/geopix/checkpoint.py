@@ -107,13 +107,13 @@ def manifest(
     }
 
 
-def check_checkpoint(checkpoint: Mapping[str, Any], own: Mapping[str, Any], trainable: frozenset[str], classes: Sequence[str]) -> None:
+def check_checkpoint(checkpoint: Mapping[str, Any], own: Mapping[str, Any], trainable: frozenset[str], classes: Sequence[str] | None) -> None:
     """Compare a checkpoint with a model before anything is loaded.
 
     Args:
         own: the state dict of the model.
         trainable: names that the model trains; each must be in the checkpoint.
-        classes: the vocabulary of the model's memory.
+        classes: the vocabulary of the model's memory; None where another one fits the same weights.
 
     Raises:
         CheckpointError: naming every trainable parameter that is missing or has another shape, everything that the model has no place for,
@@ -131,7 +131,7 @@ def check_checkpoint(checkpoint: Mapping[str, Any], own: Mapping[str, Any], trai
     ]
     lines = [*_few("missing", missing), *_few("no place", extra), *_few("shapes", reshaped)]
     stored = checkpoint["geopix"]["classes"]
-    if stored != list(classes):
+    if classes is not None and stored != list(classes):
         lines.append(f"  classes   {_words(stored)} in the checkpoint, {_words(classes)} in the model")
     if lines:
         fix = "  next      use the configuration that it was trained with (config.yaml of its run folder), or drop the options that change shapes"

@@ -8,7 +8,8 @@ a class is its own factory. A part outside this package works the same way.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -21,6 +22,29 @@ Recall = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """A memory with its prompts and class ids already bound: ``recall(features "b c h w", image_index " m", mask_logits "m h w", level) -> "m c h w"``."""
 
 
+@dataclass(frozen=True)
+class ImageRecall:
+    """A :data:`Recall` through a memory that reads neither first masks nor prompts (:attr:`Memory.per_image`).
+
+    A decoder that knows it draws no first mask for it and works on each image's refined map once; any other calls it like every recall.
+
+    Args:
+        of_images: ``of_images(features "b c h w", level) -> "b c h w"``.
+    """
+
+    of_images: Callable[[Tensor, int], Tensor]
+
+    def __call__(
+        self, features: Float[Tensor, "b c h w"], image_index: Int[Tensor, " m"], mask_logits: Float[Tensor, "m _ _"], level: int
+    ) -> Float[Tensor, "m c h w"]:
+        """The refined map of each mask's image."""
+        return self.of_images(features, level).index_select(0, image_index)
+
+
+EmbedWords = Callable[[Sequence[str]], Tensor]
+"""What a language model's vocabulary holds for words: ``embed_words(texts) -> "p d"``."""
+
+
 class Component(LightningModule, ABC):
     """A part of a model: a forward and nothing else. It has no steps, never logs, and takes device and dtype from its inputs or parameters."""
 
@@ -30,7 +54,7 @@ class VisionEncoder(Component):
 
     Attributes:
         bands: how many image bands it reads.
-        channels: width of each map, finest first; the last map is the one the language model reads.
+        channels: width of each map, finest first; the last map is the one that most connectors read.
         strides: image pixels per cell of each map, in the same order.
     """
 
@@ -44,11 +68,11 @@ class VisionEncoder(Component):
 
 
 class Connector(Component):
-    """Turns the encoder's last map into visual tokens for the language model. Built as ``(in_dim, out_dim, *, ...)``."""
+    """Turns the encoder's maps into visual tokens for the language model. Built as ``(channels, out_dim, *, ...)``; most read the last map alone."""
 
     @abstractmethod
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
-        """Visual tokens, in the order in which the language model reads them."""
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n d"]:
+        """Visual tokens, in the order in which the language model reads them. Maps come finest first, all of them."""
 
 
 class LanguageModel(Component):
@@ -80,6 +104,14 @@ class LanguageModel(Component):
         """Input embeddings of ids."""
 
     @abstractmethod
+    def embed_words(self, texts: Sequence[str]) -> Float[Tensor, "p d"]:
+        """The mean input embedding of each text's tokens, as they stand within a sentence, in float32; there may be no texts.
+
+        Raises:
+            ValueError: for a text without words.
+        """
+
+    @abstractmethod
     def forward(self, embeds: Float[Tensor, "q s d"], attend: Bool[Tensor, "q s"]) -> Float[Tensor, "q s d"]:
         """States of the last layer, after its norm; positions are counted from ``attend``."""
 
@@ -106,9 +138,13 @@ class Memory(Component):
 
     Attributes:
         classes: its vocabulary of class names; may be empty.
+        open_vocabulary: its weights hold nothing per class, so a checkpoint of another vocabulary fits.
+        per_image: what it returns follows from image and level alone, not from the first mask, the prompt or the class; so no first mask is drawn for it.
     """
 
     classes: tuple[str, ...]
+    open_vocabulary: bool = False
+    per_image: bool = False
 
     @abstractmethod
     def classify(self, prompts: Float[Tensor, "m k d"]) -> Float[Tensor, "m p"]:
@@ -133,10 +169,25 @@ class Memory(Component):
             class_ids: the class where it was named, -1 where it was not.
         """
 
+    def know_names(self, embed_words: EmbedWords) -> None:
+        """Look up what the language model knows about the class names, for memories that read them. Called before each drawing. Nothing by default."""
+
     def observe(
-        self, features: Sequence[Float[Tensor, "b _ _ _"]], image_index: Int[Tensor, " m"], masks: Bool[Tensor, "m h w"], class_ids: Int[Tensor, " m"]
+        self,
+        features: Mapping[int, Float[Tensor, "b _ _ _"]],
+        image_index: Int[Tensor, " m"],
+        masks: Bool[Tensor, "m h w"],
+        class_ids: Int[Tensor, " m"],
     ) -> None:
-        """See training truth, for memories that store what they have seen; must leave equal state on all ranks. Nothing by default."""
+        """See training truth, for memories that store what they have seen. Nothing by default.
+
+        Called once per training step on every rank, after the masks were drawn, and must leave equal state on all ranks: what it exchanges has the same
+        size on each, whatever its batch holds.
+
+        Args:
+            features: the maps that the decoder offered, by level; none where it never asked.
+            class_ids: the true class of each mask, -1 where it is not known; ``m`` may be 0.
+        """
 
 
 class MaskDecoder(Component):
@@ -166,9 +217,9 @@ class MaskDecoder(Component):
 
 @runtime_checkable
 class ConnectorFactory(Protocol):
-    """Anything that builds a connector from the widths on its two sides."""
+    """Anything that builds a connector from the encoder's widths and the language model's width."""
 
-    def __call__(self, in_dim: int, out_dim: int) -> Connector: ...
+    def __call__(self, channels: Sequence[int], out_dim: int) -> Connector: ...
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from geopix.contracts import ConnectorFactory, LanguageModel, MaskDecoderFactory, MemoryFactory, VisionEncoder
+from geopix.contracts import ConnectorFactory, ImageRecall, LanguageModel, MaskDecoderFactory, MemoryFactory, VisionEncoder
 from geopix.types import SEG, Batch, Drawing, Output, Prediction, Tokens, Turn
 
 
@@ -57,16 +57,18 @@ class GeoPixModel(nn.Module):
     """A pixel-level vision-language model (GeoPix, arXiv 2501.06828), composed of parts. The only place where widths meet.
 
     Args:
-        encoder: reads the image; its last map goes through the connector to the language model.
-        connector: class or partial of one; built with the encoder's last width and the language model's width.
+        encoder: reads the image; its maps go through the connector to the language model.
+        connector: class or partial of one; built with the encoder's widths and the language model's width.
         llm: writes the answer; the states of its segmentation tokens are the prompts of the mask decoder.
-        decoder: class or partial of one; built with the drawing encoder's widths and the language model's width.
+        decoder: class or partial of one; built with the drawing encoder's widths and the language model's width. None for a model of words and boxes
+            alone (GeoChat): it reads dialogues without masks, and what it answers is never drawn.
         memory: class or partial of one, for the decoder's second look; None for none.
         pixel_encoder: draws instead of ``encoder`` where given: read with one, draw with another (LISA, GeoPixel).
         own_state: prompt the decoder with each segmentation token's own state, instead of the state that predicts it.
 
     Raises:
-        ValueError: when two encoders read different bands, or the decoder reads another number of tokens per mask than one ``[SEG]`` becomes.
+        ValueError: when two encoders read different bands, the decoder reads another number of tokens per mask than one ``[SEG]`` becomes, or there is
+            a memory or a pixel encoder and no decoder to use it.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class GeoPixModel(nn.Module):
         encoder: VisionEncoder,
         connector: ConnectorFactory,
         llm: LanguageModel,
-        decoder: MaskDecoderFactory,
+        decoder: MaskDecoderFactory | None,
         memory: MemoryFactory | None = None,
         pixel_encoder: VisionEncoder | None = None,
         own_state: bool = False,
@@ -83,14 +85,16 @@ class GeoPixModel(nn.Module):
         drawing = pixel_encoder or encoder
         if drawing.bands != encoder.bands:
             raise ValueError(f"encoder reads {encoder.bands} bands but pixel_encoder {drawing.bands}; both see the same image, so give both the same bands.")
+        if decoder is None and (memory is not None or pixel_encoder is not None):
+            raise ValueError("a memory and a pixel_encoder serve a mask decoder, and decoder is null; set both to null as well, or choose a decoder.")
         self.encoder = encoder
-        self.connector = connector(encoder.channels[-1], llm.dim)
+        self.connector = connector(encoder.channels, llm.dim)
         self.llm = llm
-        self.decoder = decoder(drawing.channels, llm.dim)
-        self.memory = memory(self.decoder.memory_channels, llm.dim) if memory is not None else None
+        self.decoder = decoder(drawing.channels, llm.dim) if decoder is not None else None
+        self.memory = memory(self.decoder.memory_channels, llm.dim) if memory is not None and self.decoder is not None else None
         self.pixel_encoder = pixel_encoder
         self.own_state = own_state
-        if self.decoder.num_tokens not in (None, len(llm.seg_ids)):
+        if self.decoder is not None and self.decoder.num_tokens not in (None, len(llm.seg_ids)):
             raise ValueError(
                 f"{type(self.decoder).__name__} reads {self.decoder.num_tokens} segmentation tokens per mask but one {SEG} becomes {len(llm.seg_ids)}; "
                 f"set the language model's seg_tokens to {self.decoder.num_tokens}, or change the decoder's levels or tokens_per_level."
@@ -100,6 +104,11 @@ class GeoPixModel(nn.Module):
     def classes(self) -> tuple[str, ...]:
         """The memory's vocabulary; empty without a memory."""
         return self.memory.classes if self.memory is not None else ()
+
+    @property
+    def fixed_classes(self) -> tuple[str, ...] | None:
+        """The vocabulary that weights must have been trained with; None where the memory's fit any."""
+        return None if self.memory is not None and self.memory.open_vocabulary else self.classes
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Encoded:
         """See images once.
@@ -113,7 +122,7 @@ class GeoPixModel(nn.Module):
                 f"name the bands in the data (data.*.bands) or set the encoder's bands to {images.shape[1]}."
             )
         features = self.encoder(images)
-        visual = self.connector(features[-1])
+        visual = self.connector(features)
         return Encoded(self.pixel_encoder(images) if self.pixel_encoder is not None else features, visual)
 
     def forward(self, batch: Batch, named: Bool[Tensor, " m"] | None = None) -> Output:
@@ -123,8 +132,13 @@ class GeoPixModel(nn.Module):
             named: the masks whose class name the memory is told; none of them by default.
 
         Raises:
-            ValueError: when the answers hold another number of ``[SEG]`` than the batch has masks.
+            ValueError: when the answers hold another number of ``[SEG]`` than the batch has masks, or there are masks and no decoder.
         """
+        if self.decoder is None and len(batch.masks):
+            raise ValueError(
+                f"the batch of {batch.keys[:3]} has {len(batch.masks)} masks and this model no mask decoder (decoder: null); leave the family segment out of "
+                "the task mix and give it weight 0 in every stage, or choose a decoder."
+            )
         seen = self.encode(batch.images)
         tokens = self._tokenize(batch.dialogues, seen, ask=False)
         hidden = self.llm(self._embed(tokens, seen, batch.image_index), tokens.attend)
@@ -136,7 +150,10 @@ class GeoPixModel(nn.Module):
             )
         class_ids = self._class_ids(batch.classes)
         told = torch.full_like(class_ids, -1) if named is None else torch.where(named, class_ids, -1)
-        drawing = self._draw(seen, prompts, dialogue_index, batch.image_index, told)
+        offered: dict[int, Tensor] = {}
+        drawing = self._draw(seen, prompts, dialogue_index, batch.image_index, told, offered)
+        if self.memory is not None and self.memory.training:  # a curriculum rests a part by its own mode
+            self.memory.observe(offered, batch.image_index[dialogue_index], batch.masks, class_ids)
         answered = tokens.labels[:, 1:] != -100
         return Output(self.llm.head(hidden[:, :-1][answered]), tokens.labels[:, 1:][answered], drawing, class_ids)
 
@@ -183,19 +200,39 @@ class GeoPixModel(nn.Module):
         dialogue_index: Int[Tensor, " m"],
         image_of: Int[Tensor, " q"],
         class_ids: Int[Tensor, " m"],
+        offered: dict[int, Tensor] | None = None,
     ) -> Drawing:
-        """Masks of all prompts: the one way from states to masks, for training and answering."""
+        """Masks of all prompts: the one way from states to masks, for training and answering.
+
+        Args:
+            offered: takes the maps that the decoder shows the memory, by level.
+        """
+        if self.decoder is None:
+            return Drawing(prompts.new_zeros(0, 1, 1), dialogue_index[:0])
         image_index = image_of[dialogue_index]
         if self.memory is None:
             drawing: Drawing = self.decoder(seen.features, prompts, image_index)
             return replace(drawing, dialogue_index=dialogue_index)
         memory = self.memory
+        memory.know_names(self.llm.embed_words)
 
         def recall(features: Tensor, image_index: Tensor, mask_logits: Tensor, level: int) -> Tensor:
+            if offered is not None:
+                offered[level] = features.detach()
             refined: Tensor = memory(features, image_index, mask_logits, level, prompts=prompts, class_ids=class_ids)
             return refined
 
-        drawing = self.decoder(seen.features, prompts, image_index, recall)
+        def of_images(features: Tensor, level: int) -> Tensor:
+            """One mask per image, of which nothing is known."""
+            if offered is not None:
+                offered[level] = features.detach()
+            count = len(features)
+            every, nothing = torch.arange(count, device=features.device), prompts.new_zeros(count, *prompts.shape[1:])
+            unknown = class_ids.new_full((count,), -1)
+            refined: Tensor = memory(features, every, features.new_zeros(count, 1, 1), level, prompts=nothing, class_ids=unknown)
+            return refined
+
+        drawing = self.decoder(seen.features, prompts, image_index, ImageRecall(of_images) if memory.per_image else recall)
         return replace(drawing, dialogue_index=dialogue_index, class_logits=memory.classify(prompts))
 
     def _tokenize(self, dialogues: Sequence[Sequence[Turn]], seen: Encoded, *, ask: bool) -> Tokens:

@@ -173,7 +173,7 @@ class GeoPixTask(LightningModule):
         Raises:
             CheckpointError: naming what is missing, what is too much, and what has another shape or class vocabulary.
         """
-        check_checkpoint(checkpoint, self.state_dict(), self.trainable, self.net.classes)
+        check_checkpoint(checkpoint, self.state_dict(), self.trainable, self.net.fixed_classes)
         if "optimizer_states" in checkpoint and self.trainable:
             use_own_options(checkpoint, self._plain_optimizer())
 
