@@ -233,18 +233,18 @@ def released_weights(folder: Path) -> dict[str, Tensor]:
     return state | {f"prompt_proj.{name}": x for name, x in torch.load(folder / "text_hidden_fcs.pth").items()}
 
 
-def test_positions_are_those_of_the_release() -> None:
+def test_positions_are_those_of_the_release(parity: Callable[..., None]) -> None:
     if not GOLDEN.is_dir():
         pytest.skip(f"no golden data in {GOLDEN}")
     folder = sorted(path for path in GOLDEN.iterdir() if path.is_dir())[0]
     position = FourierPosition(256)
     position.gaussian = load_file(folder / "checkpoint" / "pec" / "model.safetensors")["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"].float()
     expected = load_file(folder / "constants.safetensors")["image_pe_32"]
-    torch.testing.assert_close(position(32, 32), expected[0].flatten(1).T, atol=1e-4, rtol=0)
+    parity("`MultiScaleDecoder`", "GeoPix's released code", "positions", position(32, 32), expected[0].flatten(1).T, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("case", ["case_1", "case_2"])
-def test_wiring_is_that_of_the_release(case: str) -> None:
+def test_wiring_is_that_of_the_release(case: str, parity: Callable[..., None]) -> None:
     if not GOLDEN.is_dir():
         pytest.skip(f"no golden data in {GOLDEN}")
     folder = sorted(path for path in GOLDEN.iterdir() if path.is_dir())[0]
@@ -267,4 +267,5 @@ def test_wiring_is_that_of_the_release(case: str) -> None:
         drawing = decoder(features, states, torch.zeros(len(states), dtype=torch.long), as_released)
     names = ("coarse_level0", "refined_level0", "coarse_level1", "refined_level1")
     for found, name in zip((*drawing.auxiliary, drawing.mask_logits), (*names, "masks"), strict=True):
-        torch.testing.assert_close(found, golden[name].view_as(found), atol=5e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        compared = name.replace("_level", " masks, level ")
+        parity("`MultiScaleDecoder`", "GeoPix's released code", compared, found, golden[name].view_as(found), atol=5e-4, rtol=0)

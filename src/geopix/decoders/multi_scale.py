@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from geopix.contracts import MaskDecoder, Recall
+from geopix.contracts import ImageRecall, MaskDecoder, Recall
 from geopix.decoders.two_way_transformer import FourierPosition, TwoWayTransformer, Upscale, unfold_cells
 from geopix.types import Drawing
 
@@ -167,7 +167,7 @@ class MultiScaleDecoder(MaskDecoder):
     ) -> Drawing:
         """Masks at ``2 * grid * 2 ** (levels - 1)`` cells along the longer side.
 
-        ``auxiliary`` holds each level's coarse mask (where there is a memory) and its refined mask, level by level;
+        ``auxiliary`` holds each level's coarse mask (where there is a memory that reads it) and its refined mask, level by level;
         ``quality`` is the IoU, in 0..1, that the finest level expects; ``where`` has a logit for each cell of level 0.
 
         Raises:
@@ -185,7 +185,9 @@ class MultiScaleDecoder(MaskDecoder):
             query = queries[:, level]
             if level == 0:
                 where = self.locator(query, image, self.positions[0](rows, columns), image_index)
-            if recall is None or level not in self.recalls:
+            if isinstance(recall, ImageRecall) and level in self.recalls:
+                image = recall.of_images(image, self.recalls.index(level))
+            if recall is None or isinstance(recall, ImageRecall) or level not in self.recalls:
                 logits, quality = self._draw(image, image_index, query, logits, level)
             else:
                 coarse, _ = self._draw(image, image_index, query, logits, level)

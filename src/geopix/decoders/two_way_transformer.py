@@ -174,11 +174,10 @@ class Upscale(nn.Module):
         self.weight, self.bias = convolution.weight, convolution.bias
         self.norm = nn.LayerNorm(out_dim, eps=1e-6)
 
-    def forward(self, cells: Float[Tensor, "m h w c"]) -> Float[Tensor, "m h w 4 _"]:
-        """The four new cells of each cell: upper left, upper right, lower left, lower right."""
-        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        new = F.linear(cells, weight, self.bias.repeat(4)).unflatten(-1, (4, -1))
-        return F.gelu(self.norm(new))
+    def forward(self, cells: Float[Tensor, "m h w c"], skip: Float[Tensor, "m h w 4 e"] | None = None) -> Float[Tensor, "m h w 4 e"]:
+        """The four new cells of each cell: upper left, upper right, lower left, lower right; ``skip`` is added to them before the norm."""
+        new = _four_cells(cells, self.weight, self.bias)
+        return F.gelu(self.norm(new if skip is None else new + skip))
 
     def project(self, cells: Float[Tensor, "m h w c"], vectors: Float[Tensor, "m e"]) -> Float[Tensor, "m h w 4"]:
         """Dot products of the new cells with one vector per row, the same as ``(self(cells) * vectors).sum(-1)``.
@@ -193,7 +192,37 @@ class Upscale(nn.Module):
         return (vectors[:, None, None] @ new).squeeze(2).transpose(1, 2).unflatten(1, cells.shape[1:3])
 
 
+class UpscaledProducts(nn.Module):
+    """Segment Anything's last step: a 2x2 transposed convolution of stride 2 with exact GELU and no norm, and dot products of each new cell with vectors."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        convolution = nn.ConvTranspose2d(in_dim, out_dim, 2, stride=2)
+        assert convolution.bias is not None
+        self.weight, self.bias = convolution.weight, convolution.bias
+
+    def forward(
+        self, cells: Float[Tensor, "m h w c"], vectors: Float[Tensor, "m o e"], skip: Float[Tensor, "m h w 4 e"] | None = None
+    ) -> Float[Tensor, "m o 2*h 2*w"]:
+        """One map per vector; ``skip`` is added to the new cells before the GELU."""
+        new = _four_cells(cells, self.weight, self.bias)
+        new = F.gelu(new if skip is None else new + skip)
+        products = new.flatten(1, 3) @ vectors.transpose(1, 2)
+        return unfold_cells(products.unflatten(1, new.shape[1:4])).permute(0, 3, 1, 2)
+
+
+def _four_cells(cells: Float[Tensor, "m h w c"], weight: Float[Tensor, "c e 2 2"], bias: Float[Tensor, " e"]) -> Float[Tensor, "m h w 4 e"]:
+    """A 2x2 transposed convolution of stride 2 as one matrix product."""
+    return F.linear(cells, weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4)).unflatten(-1, (4, -1))
+
+
 def unfold_cells(new: Float[Tensor, "m h w 4 *c"]) -> Float[Tensor, "m 2*h 2*w *c"]:
     """The grid of twice the size that the four new cells of each cell make up."""
     num, rows, columns = new.shape[:3]
     return new.unflatten(3, (2, 2)).transpose(2, 3).reshape(num, 2 * rows, 2 * columns, *new.shape[4:])
+
+
+def fold_cells(fine: Float[Tensor, "b h w *c"]) -> Float[Tensor, "b h//2 w//2 4 *c"]:
+    """The opposite of :func:`unfold_cells`: each 2x2 square of cells becomes one cell of four."""
+    rows, columns = fine.shape[1:3]
+    return fine.unflatten(2, (columns // 2, 2)).unflatten(1, (rows // 2, 2)).transpose(2, 3).flatten(3, 4)
