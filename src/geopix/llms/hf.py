@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,17 +12,16 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, inject_adapter_in_model
-from safetensors import SafetensorError
+from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from geopix.contracts import LanguageModel
+from geopix.llms.sources import Quantise, Setting, check_at_hand, random_model, read_model, read_tokenizer, refuse_work_after_head
 from geopix.llms.template import Chat
 from geopix.types import Tokens, Turn
 
-Setting = bool | int | float | str | list[int] | list[str] | dict[str, bool | int | float | str] | None
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_AFTER_HEAD = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1, "lm_head_multiplier": 1}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class HFLanguageModel(LanguageModel):
     Without LoRA all of it is trained. Models whose logits are scaled or capped after the head (Gemma 2, Cohere, Granite) are refused.
 
     Args:
-        source: a folder or hub name with weights, or a config with ``model_type`` for random weights, such as
+        source: a folder or hub name with weights, which may be a multi-modal checkpoint such as ``llava-hf/llava-1.5-7b-hf``, whose language model
+            is read; or a config with ``model_type`` for random weights, such as
             ``{model_type: llama, hidden_size: 128, intermediate_size: 384, num_hidden_layers: 4, num_attention_heads: 4}``;
             the size of the vocabulary is filled in.
         tokenizer: one that is ready, or a folder or hub name; None takes the one of ``source``. Special tokens are added to it.
@@ -61,10 +61,14 @@ class HFLanguageModel(LanguageModel):
         template: Jinja chat template in place of the tokenizer's own. A tokenizer without one gets ``USER: prompt ASSISTANT: answer</s>``.
         max_length: most tokens of a dialogue, visual tokens included; a longer one is an error, never cut.
         dtype: of the weights as they are built. A frozen 7B base fits one GPU as bfloat16; LoRA's weights are float32 all the same.
+        quantise: hold the weights of linear layers in 4 bits (``nf4``, ``fp4``: https://arxiv.org/abs/2305.14314) or 8 (``int8``:
+            https://arxiv.org/abs/2208.07339). Embedding and head are not quantised. Only LoRA can train then; without it all is frozen.
+            Needs a GPU and ``pip install "geopix[quantised]"``.
         gradient_checkpointing: compute activations twice to hold fewer of them in training.
 
     Raises:
-        ValueError: when weights are missing or incomplete, or the tokenizer, the template or the config cannot be used.
+        ValueError: when weights or tokenizer are missing or incomplete (all that is missing in one error), when the tokenizer, the template
+            or the config cannot be used, and when ``quantise`` cannot be done here.
     """
 
     def __init__(
@@ -78,13 +82,18 @@ class HFLanguageModel(LanguageModel):
         template: str | None = None,
         max_length: int = 2048,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        quantise: Quantise | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.chat = Chat(_tokenizer(tokenizer, source), seg_tokens=seg_tokens, system=system, template=template)
+        if quantise is not None and isinstance(source, dict):
+            raise ValueError(f"quantise: {quantise!r} is for weights that are read; found a config as source, whose weights are random. Leave quantise out.")
+        check_at_hand(source, tokenizer)
+        self.chat = Chat(read_tokenizer(tokenizer, source), seg_tokens=seg_tokens, system=system, template=template)
         self.seg_ids, self.image_id, self.max_length = self.chat.seg_ids, self.chat.image_id, max_length
-        self.lm: PreTrainedModel = _random(source, self.chat, _DTYPES[dtype]) if isinstance(source, dict) else _pretrained(str(source), _DTYPES[dtype])
-        _refuse_work_after_head(self.lm.config)
+        kind = _DTYPES[dtype]
+        self.lm: PreTrainedModel = random_model(source, self.chat, kind) if isinstance(source, dict) else read_model(str(source), kind, quantise)
+        refuse_work_after_head(self.lm.config)
         if self.lm.get_input_embeddings().weight.shape[0] < self.chat.num_tokens:
             self.lm.resize_token_embeddings(self.chat.num_tokens, mean_resizing=False)
         self.dim: int = self.lm.get_input_embeddings().weight.shape[1]
@@ -92,6 +101,10 @@ class HFLanguageModel(LanguageModel):
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is not None:
             _adapt(self.lm, lora, self.seg_ids)
+        elif quantise is not None:
+            self.lm.requires_grad_(False)
+        if quantise is not None:
+            self.register_state_dict_post_hook(_leave_out_scales)
 
     def tokenize(self, dialogues: Sequence[Sequence[Turn]], num_visual: int, *, ask: bool = False) -> Tokens:
         """Ids of the dialogues, left-padded, on the CPU. Labels cover answers and the token that ends each.
@@ -124,13 +137,32 @@ class HFLanguageModel(LanguageModel):
         """Input embeddings of ids. What a model does to them inside (Gemma scales them) it does to visual tokens as well."""
         return self.lm.get_input_embeddings()(ids)
 
+    def embed_words(self, texts: Sequence[str]) -> Float[Tensor, "p d"]:
+        """The mean input embedding of each text's tokens, with a space before them, in float32.
+
+        Raises:
+            ValueError: for a text without words.
+        """
+        pieces = [self.chat.encode(f" {text.strip()}") if text.strip() else () for text in texts]
+        if not all(pieces):
+            raise ValueError(f"embed_words: found {list(texts)}, expected words in each text; name what has no name or leave it out.")
+        device = self.lm.get_input_embeddings().weight.device
+        counts = torch.tensor([len(piece) for piece in pieces], dtype=torch.long, device=device)
+        owner = torch.arange(len(pieces), device=device).repeat_interleave(counts)
+        rows = self.embed(torch.tensor([[index for piece in pieces for index in piece]], dtype=torch.long, device=device))[0].float()
+        return rows.new_zeros(len(pieces), self.dim).index_add(0, owner, rows) / counts[:, None]
+
     def forward(self, embeds: Float[Tensor, "q s d"], attend: Bool[Tensor, "q s"]) -> Float[Tensor, "q s d"]:
         """States of the last layer, after its norm; positions are counted from ``attend``."""
         return self._states(embeds, attend, None)
 
     def head(self, states: Float[Tensor, "a d"]) -> Float[Tensor, "a v"]:
         """Logits of the next token."""
-        return self.lm.get_output_embeddings()(states)
+        head = self.lm.get_output_embeddings()
+        logits = head(states)
+        if isinstance(head, TrainableTokensWrapper) and head.original_module.bias is not None:
+            return logits + head.original_module.bias  # peft leaves out the bias of a head whose rows it trains; Phi has one
+        return logits
 
     @torch.no_grad()
     def generate(
@@ -191,80 +223,10 @@ class HFLanguageModel(LanguageModel):
         ).last_hidden_state
 
 
-def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | None, source: dict[str, Setting] | str | Path) -> PreTrainedTokenizerBase:
-    if isinstance(tokenizer, PreTrainedTokenizerBase):
-        return tokenizer
-    if tokenizer is None and isinstance(source, dict):
-        raise ValueError("tokenizer: found none, and a config as source has none of its own; give one, such as geopix.llms.tokenizer.train_tokenizer.")
-    name = str(tokenizer or source)
-    _check_folder(name)
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(f"tokenizer: {name!r} cannot be read: {_line(error)}. {_next_step(name)}") from error
-
-
-def _random(source: dict[str, Setting], chat: Chat, dtype: torch.dtype) -> PreTrainedModel:
-    """A model with random weights, from its config."""
-    settings = dict(source)
-    kind = settings.pop("model_type", None)
-    if not isinstance(kind, str) or "vocab_size" in settings:
-        raise ValueError(f"source: expected a config with model_type and without vocab_size, which the tokenizer tells; found {source}.")
-    tokenizer = chat.tokenizer
-    special = {"pad_token_id": chat.pad_id, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    try:
-        config = AutoConfig.for_model(kind, **{**special, **settings, "vocab_size": chat.num_tokens})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"source: no config of model_type {kind!r} can be made from {settings}: {_line(error)}") from error
-    unknown = sorted(set(settings) - set(type(config)().to_dict()) - set(config.attribute_map) - {"rope_theta", "rope_scaling"})
-    if unknown:
-        raise ValueError(f"source: a config of model_type {kind!r} has no {', '.join(unknown)}; it would be ignored. Correct the name or remove it.")
-    return AutoModelForCausalLM.from_config(config, dtype=dtype)
-
-
-def _pretrained(name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model with all of its weights, from a folder or the hub."""
-    _check_folder(name)
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ValueError(f"source: no language model could be read from {name!r}: {_line(error)}. {_next_step(name)}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"source: the weights in {name!r} lack {len(missing)} of the tensors of {type(model).__name__}, such as {missing[0]}; they would be random. "
-            "Expected the complete weights of a causal language model; for a multi-modal checkpoint, export its language model first."
-        )
-    return model
-
-
-def _check_folder(name: str) -> None:
-    """Finds what is wrong with a local folder before the library is asked, whose messages speak of the hub."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.exists() or folder.is_absolute() or name.startswith((".", "~")):
-            raise ValueError(f"source: {name!r} is not a folder; expected one with config.json, weights and tokenizer.json, or a hub name such as owner/name.")
-        return
-    pointers = [file.name for file in sorted(folder.iterdir()) if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs")]
-    if pointers:
-        raise ValueError(f"source: {', '.join(pointers)} in {name!r} are pointers of git-lfs, not the files themselves; run `git lfs pull` in that folder.")
-
-
-def _next_step(name: str) -> str:
-    if Path(name).expanduser().is_dir():
-        return "Expected config.json, weights as *.safetensors and tokenizer files; check that the download is complete."
-    return f"It is neither a local folder nor in the local cache; with a network run `hf download {name}`, or give the path of a folder."
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-
-
-def _refuse_work_after_head(config: PreTrainedConfig) -> None:
-    settings = config.to_dict()
-    found = {name: settings[name] for name, neutral in _AFTER_HEAD.items() if settings.get(name) not in (None, neutral)}
-    if found:
-        raise ValueError(f"source: {config.model_type} changes logits after its head ({found}), so the loss would be wrong. Use another model.")
+def _leave_out_scales(module: nn.Module, state: MutableMapping[str, object], prefix: str, metadata: object) -> None:
+    """Drops the scales of 4-bit weights from a state dict: they come with the weights from the source, and no state dict can be loaded with them."""
+    for key in [key for key in state if key.startswith(prefix) and ".weight." in key.removeprefix(prefix)]:
+        del state[key]
 
 
 def _adapt(lm: PreTrainedModel, lora: LoRA, seg_ids: tuple[int, ...]) -> None:
@@ -272,14 +234,15 @@ def _adapt(lm: PreTrainedModel, lora: LoRA, seg_ids: tuple[int, ...]) -> None:
     embedding, head = lm.get_input_embeddings(), lm.get_output_embeddings()
     sides: list[nn.Module] = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
     rows = {name.rpartition(".")[2]: list(seg_ids) for name, module in lm.named_modules() if any(module is side for side in sides)}
+    linear = [f".{name}" for name, module in lm.base_model.named_modules() if isinstance(module, nn.Linear)]
+    wrong = [target for target in lora.targets if not any(name.endswith(f".{target}") for name in linear)]
+    if wrong or not lora.targets:
+        names = sorted({name.rpartition(".")[2] for name in linear})
+        raise ValueError(f"lora.targets: {wrong or 'none'} cannot be adapted in {type(lm).__name__}: expected some of {names}.")
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets), trainable_token_indices=rows
     )
-    try:
-        inject_adapter_in_model(config, lm)
-    except ValueError as error:
-        names = sorted({name.rpartition(".")[2] for name, module in lm.base_model.named_modules() if isinstance(module, nn.Linear)})
-        raise ValueError(f"lora.targets: {list(lora.targets)} cannot be adapted in {type(lm).__name__}: expected some of {names}. {_line(error)}") from error
+    inject_adapter_in_model(config, lm)
     for parameter in lm.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # steps of a small learning rate vanish in bfloat16
