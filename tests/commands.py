@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from geopix.cli import main
+from geopix.__main__ import run
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "tiny.yaml"
@@ -25,8 +25,11 @@ def geopix(*args: object) -> Said:
     out, err = io.StringIO(), io.StringIO()
     torch.use_deterministic_algorithms(False)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(arg) for arg in args])
-    return Said(code, out.getvalue(), err.getvalue())
+        try:
+            code: object = run([str(arg) for arg in args])
+        except SystemExit as stop:
+            code = stop.code
+    return Said(int(code or 0), out.getvalue(), err.getvalue())
 
 
 def tiny(verb: str, folder: Path, *args: object) -> Said:

@@ -22,9 +22,12 @@ FLOORS = {
     "metrics": BASE,
     "data": PART,
     "checkpoint": {""},
-    "losses": BASE,
+    "losses": {"mask_losses", "types"},
+    "mask_losses": BASE,
     "model": {"contracts", "types"},
+    "released": {"connectors", "contracts", "decoders", "encoders", "llms", "memory", "model"},
     "typeset": BASE,
+    "zoo": {"", "contracts"},  # imports the families by their names, to find what extends a contract
     "pictures": {"typeset"},
     "outputs": {"pictures", "rle", "types"},
     "scoring": {"data", "metrics", "rle", "types"},

@@ -13,19 +13,21 @@ from geopix.cli_errors import tell
 from tests.commands import ROOT, TINY, geopix, message
 
 MEAN = '''
+from collections.abc import Sequence
+
 import torch
 from geopix.contracts import Connector
 
 class MeanConnector(Connector):
     """One visual token: the mean of the map."""
 
-    def __init__(self, in_dim: int, out_dim: int, *, scale: float = 1.0) -> None:
+    def __init__(self, channels: Sequence[int], out_dim: int, *, scale: float = 1.0) -> None:
         super().__init__()
         self.scale = scale
-        self.linear = torch.nn.Linear(in_dim, out_dim)
+        self.linear = torch.nn.Linear(channels[-1], out_dim)
 
     def forward(self, features):
-        return self.linear(features.mean((2, 3)))[:, None] * self.scale
+        return self.linear(features[-1].mean((2, 3)))[:, None] * self.scale
 '''
 
 
@@ -47,7 +49,7 @@ def test_the_help_of_a_part_is_its_docstring() -> None:
     said = geopix("fit", "--model.net.connector.help", "geopix.connectors.mlp.MLPConnector")
     assert said.code == 0
     assert "--model.net.connector.hidden" in said.out
-    assert "in_dim" not in said.out
+    assert "--model.net.connector.out_dim" not in said.out
 
 
 def test_an_option_of_a_part_merges_into_it() -> None:
@@ -76,7 +78,7 @@ def test_callbacks_of_a_second_file_are_appended(tmp_path: Path) -> None:
         (["--model.net.connector", "geopix.connectors.mlp.MLPConector"], ['has no "MLPConector"', "did you mean  MLPConnector"]),
         (["--model.net.connector", "nowhere.MLPConnector"], ['no module named "nowhere"', "did you mean  geopix.connectors.mlp.MLPConnector"]),
         (["--model.net.connector", ROOT / "configs/connector/mpl.yaml"], ["does not exist", "configs/connector/mlp.yaml"]),
-        (["--model.net.connector.in_dim", 4], ["in_dim", "MLPConnector"]),
+        (["--model.net.connector.out_dim", 4], ["out_dim", "MLPConnector"]),
         (["--config", ROOT / "configs/quikstart.yaml"], ["does not exist", "did you mean", "quickstart.yaml"]),
     ],
     ids=lambda value: str(value[0]).strip("-") if isinstance(value, list) else None,

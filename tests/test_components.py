@@ -89,16 +89,21 @@ def test_encoder_neighbours_gradients_and_reload(part: type) -> None:
 
 
 @every("part", parts(Connector))
-def test_connector(part: type) -> None:
-    connector, features = tiny(part, 12, 20), torch.randn(2, 12, 6, 8)
+@every("channels", [(12,), (6, 12)])
+@every("size", [(48, 64), (50, 37)])
+def test_connector(part: type, channels: tuple[int, ...], size: tuple[int, int]) -> None:
+    connector, strides = tiny(part, channels, 20), (4, 8)[-len(channels) :]
+    features = [torch.randn(2, width, -(-size[0] // stride), -(-size[1] // stride)) for width, stride in zip(channels, strides, strict=True)]
     tokens = connector(features)
     assert tokens.shape[0] == 2
     assert tokens.shape[2] == 20
     tokens.square().sum().backward()
     gradients_reach(connector)
     connector.eval()
-    torch.testing.assert_close(connector(features[1:]), connector(features)[1:], rtol=1e-4, atol=1e-5)
-    check_save_and_reload(connector, tiny(part, 12, 20), lambda part: [part(features)])
+    torch.testing.assert_close(connector([maps[1:] for maps in features]), connector(features)[1:], rtol=1e-4, atol=1e-5)
+    check_save_and_reload(connector, tiny(part, channels, 20), lambda part: [part(features)])
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert connector(features).isfinite().all()
 
 
 # ---------------------------------------------------------------- language models
@@ -122,6 +127,11 @@ def test_language_model_reads_and_writes(part: type) -> None:
     assert states.shape == (2, ids.shape[1] + 1, llm.dim)
     torch.testing.assert_close(hidden[0][tokens.attend[0]], single[0][alone.attend[0]], rtol=1e-4, atol=1e-4)
     assert len(llm.decode(ids)) == 2
+    words = llm.embed_words(["ship", "large red ship", "ship"])
+    assert words.shape == (3, llm.dim)
+    assert torch.equal(words[0], words[2])
+    assert not torch.allclose(words[0], words[1])
+    assert llm.embed_words([]).shape == (0, llm.dim)
 
 
 @every("part", parts(LanguageModel))
@@ -143,12 +153,46 @@ def inputs(decoder: MaskDecoder, masks: int, size: tuple[int, int] = (64, 64)):
     return features, torch.randn(masks, decoder.num_tokens or 6, WIDTH), torch.tensor([0, 2, 2, 1, 0][:masks])
 
 
+def embed_words(texts):
+    return torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(len(text))) for text in texts])
+
+
+@every("part", parts(Memory))
+@every("size", [(8, 8), (7, 5)])
+def test_memory_observes_neighbours_nothing_to_draw_and_reload(part: type, size: tuple[int, int]) -> None:
+    memory, index, class_ids = tiny(part, CHANNELS, WIDTH), torch.tensor([0, 2, 2, 1, 0]), torch.tensor([0, -1, 1, -1, 0])
+    maps, logits, prompts = [torch.randn(3, width, *size) for width in CHANNELS], 3 * torch.randn(5, 20, 16), torch.randn(5, 6, WIDTH)
+    memory.know_names(embed_words)
+    parameters = [parameter.detach().clone() for parameter in memory.parameters()]
+    for seen, masks in [(maps, 5), (maps, 0), ([], 5), ([], 0)]:
+        memory.observe(dict(enumerate(seen)), index[:masks], logits[:masks] > 0, class_ids[:masks])
+    assert all(torch.equal(parameter, before) for parameter, before in zip(memory.parameters(), parameters, strict=True)), "gradients alone move parameters"
+
+    def read(memory, first=0, last=5):
+        called = {"prompts": prompts[first:last], "class_ids": class_ids[first:last]}
+        return [memory(features, index[first:last], logits[first:last], level, **called) for level, features in enumerate(maps)]
+
+    refined = read(memory)
+    assert [features.shape for features in refined] == [(5, width, *size) for width in CHANNELS]
+    for one, two in zip(read(memory, 1, 3), refined, strict=True):
+        torch.testing.assert_close(one, two[1:3], rtol=1e-4, atol=1e-5)
+    assert [len(features) for features in read(memory, 0, 0)] == [0] * len(CHANNELS)
+    again = tiny(part, CHANNELS, WIDTH)
+    again.know_names(embed_words)
+    check_save_and_reload(memory, again, read)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(features.isfinite().all() for features in read(memory))
+        memory.observe(dict(enumerate(maps)), index, logits > 0, class_ids)
+
+
 @every("part", parts(MaskDecoder))
 @every("memory", [None, *parts(Memory)])
 def test_decoder_with_every_memory(part: type, memory: type | None) -> None:
     decoder = tiny(part, CHANNELS, WIDTH)
     features, prompts, index = inputs(decoder, 5)
     remembering = None if memory is None else tiny(memory, decoder.memory_channels, WIDTH)
+    if remembering is not None:
+        remembering.know_names(embed_words)
     calls = []
 
     def recall(maps, image_index, logits, level):

@@ -15,22 +15,43 @@ verbs:
   validate   score a checkpoint on the validation set
   test       score a checkpoint on the test set, by its own free answers
   predict    answer questions about your images: pictures, JSONL and GeoTIFF masks
+  list       parts and configurations that there are: geopix list [family]
+  show       one part, with its options and what it takes: geopix show NAME
+  config     the merged configuration, with where each value comes from: geopix config FILE [options]
 
-options of every verb:
+options of fit, validate, test and predict:
   --config FILE      a YAML of configs/; several are merged, later ones win
   --ckpt_path FILE   the checkpoint to resume (fit) or to use; "last" is the newest of the run folder
   --init_from FILE   fit: start a new training from the weights of a checkpoint
   --print_config     show the merged configuration and stop
-  --help             all options of a verb
-  --version          print the version
+  --help             all options of a verb; --version prints the version
 
 first steps:
   geopix fit --config configs/quickstart.yaml
   geopix test --config configs/quickstart.yaml --ckpt_path last
-  geopix fit --model.net.connector.help geopix.connectors.mlp.MLPConnector
+  geopix list connector
+  geopix fit --config configs/quickstart.yaml --model.net.connector configs/connector/resampler.yaml
 
 exit codes: 0 done, 2 configuration, 3 data, 5 checkpoint; GEOPIX_TRACE=1 shows where a mistake was noticed.
 """
+
+HELP_OF = {
+    "list": """usage: geopix list [encoder | connector | llm | decoder | memory | config ...] [--markdown]
+
+The parts of one family or of all, each with its module, what it is, and the files of ./configs that set it up.
+config: the files of ./configs. --markdown: the page docs/zoo.md.
+""",
+    "show": """usage: geopix show NAME
+
+All about one part: its manual, contract, options with types and defaults, parameters, sources and presets. Nothing is downloaded.
+NAME is a class (MLPConnector), an import path (mine.MeanConnector) or the file of a part (configs/llm/embedded.yaml).
+""",
+    "config": """usage: geopix config FILE [FILE ...] [options of geopix fit]
+
+What geopix fit would run with these files and options, merged, as YAML; behind each value where it comes from:
+file and line, command line, or default.
+""",
+}
 
 
 def run(args: list[str] | None = None) -> None:
@@ -40,6 +61,12 @@ def run(args: list[str] | None = None) -> None:
         print(HELP, end="")
     elif args == ["--version"]:
         print(f"geopix {__version__}")
+    elif args[0] in HELP_OF and args[1:] in (["--help"], ["-h"]):
+        print(HELP_OF[args[0]], end="")
+    elif args[0] in HELP_OF:
+        from geopix.cli_zoo import main as main_zoo
+
+        sys.exit(main_zoo(args))
     else:
         from geopix.cli import main
 
