@@ -29,6 +29,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from geopix.checkpoint import CheckpointError, check_checkpoint, check_resume, differences, last_checkpoint, other_parts, read_checkpoint
 from geopix.cli_errors import ConfigError, explain, tell
 from geopix.cli_places import kept_options
+from geopix.cli_weights import refuse_missing
 from geopix.curriculum import Curriculum
 from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
@@ -193,6 +194,10 @@ class GeoPixCLI(LightningCLI):
         if rows and (resumed or verb != "fit") and rank_zero_only.rank == 0:
             print(f"geopix: the checkpoint was trained with other values; those of the command are used\n{table(rows, 'used')}", file=sys.stderr)
 
+    def before_instantiate_classes(self) -> None:
+        """Look for every weight before any part is built."""
+        refuse_missing(self.config[self.config.subcommand].model.net.as_dict())
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with its logs in the run folder."""
         config = self._get(self.config_init, "trainer")
@@ -224,7 +229,7 @@ class GeoPixCLI(LightningCLI):
 
     def _take(self, task: GeoPixTask, *, init: bool) -> None:
         """Check a checkpoint before anything expensive starts; take the weights where a new training begins with them."""
-        check_checkpoint(self._stored, task.state_dict(), task.trainable, task.net.classes)
+        check_checkpoint(self._stored, task.state_dict(), task.trainable, task.net.fixed_classes)
         if init:
             task.load_state_dict(self._stored["state_dict"], strict=False)
         else:
