@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geopix.contracts import MaskDecoder
 from geopix.decoders.dot import DotDecoder
-from geopix.decoders.multi_scale import MultiScaleDecoder
+from geopix.decoders.multi_scale import NOTHING, MultiScaleDecoder
 from geopix.decoders.two_way_transformer import FourierPosition, TwoWayTransformer, Upscale, unfold_cells
 
 CHANNELS = (12, 20)
@@ -269,3 +269,17 @@ def test_wiring_is_that_of_the_release(case: str, parity: Callable[..., None]) -
     for found, name in zip((*drawing.auxiliary, drawing.mask_logits), (*names, "masks"), strict=True):
         compared = name.replace("_level", " masks, level ")
         parity("`MultiScaleDecoder`", "GeoPix's released code", compared, found, golden[name].view_as(found), atol=5e-4, rtol=0)
+
+
+def test_masks_without_evidence_are_emptied_when_answering_alone() -> None:
+    decoder, features, asked = multi_scale().eval(), maps(), prompts()
+    plain = decoder(features, asked, INDEX)
+    assert plain.where is not None
+    most = plain.where.flatten(1).amax(1)
+    decoder.evidence = float(most.median())
+    kept = most >= decoder.evidence
+    drawn = decoder(features, asked, INDEX).mask_logits
+    assert 0 < kept.sum() < len(kept)
+    torch.testing.assert_close(drawn[kept], plain.mask_logits[kept])
+    assert (drawn[~kept] == NOTHING).all()
+    assert (decoder.train()(features, asked, INDEX).mask_logits > NOTHING).all(), "in training every mask learns"

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from geopix.contracts import Connector, LanguageModel, MaskDecoder, Memory, VisionEncoder
+from geopix.decoders.sam2 import Sam2Decoder
 from geopix.encoders.hf import HFVisionEncoder
 from geopix.encoders.lora.hf import LoRAEncoder
 from geopix.encoders.reduced import ReducedEncoder
+from geopix.encoders.sam.hf import SamEncoder
 from geopix.encoders.tiled import TiledEncoder
 from geopix.encoders.timm import TimmEncoder
 from geopix.llms.hf import HFLanguageModel
@@ -24,6 +26,9 @@ SWAPS = [(slot, part) for slot, family in SLOTS.items() for part in parts(family
 QUICK = ["--config", ROOT / "configs" / "quickstart.yaml", "--model.net.llm.tokenizer.corpus.scenes", 3, "--data.train.size", 64, "--data.batch_size", 2]
 QUICK += ["--data.num_workers", 0, "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"]
 QUICK += ["--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 0, "--trainer.enable_model_summary", "false", "--trainer.log_every_n_steps", 1]
+
+# One map where the quickstart's decoder names two; another decoder would keep the quickstart's two levels where it has an option of that name.
+NEEDED = {SamEncoder: ["--model.net.decoder.levels", "[0, 0]"], Sam2Decoder: ["--model.net.decoder.levels", "[0, 1, 2]"]}
 
 
 def written(part: type) -> dict[str, Any]:
@@ -47,6 +52,6 @@ def written(part: type) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("slot", "part"), SWAPS, ids=[part.__name__ for _, part in SWAPS])
 def test_one_swap_over_the_quickstart_trains_a_step(slot: str, part: type, tmp_path: Path) -> None:
-    said = geopix("fit", *QUICK, "--trainer.default_root_dir", tmp_path, f"--model.net.{slot}", json.dumps(written(part)))
+    said = geopix("fit", *QUICK, "--trainer.default_root_dir", tmp_path, f"--model.net.{slot}", json.dumps(written(part)), *NEEDED.get(part, []))
     assert said.code == 0, said.err
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()

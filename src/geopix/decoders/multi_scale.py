@@ -17,6 +17,9 @@ from geopix.types import Drawing
 NUM_MASK_TOKENS = 4
 """Segment Anything's mask tokens. Only the first draws; the others take part in the tokens' self-attention."""
 
+NOTHING = -1024.0
+"""Logit everywhere in a mask that is refused, as in SAM 2."""
+
 
 class Neck(nn.Module):
     """Two 3x3 convolutions, each with batch norm and ReLU; between them the map is brought to the decoder's grid."""
@@ -90,6 +93,9 @@ class MultiScaleDecoder(MaskDecoder):
             brings all to ``grid`` and upsamples them by learned layers, because its maps (CLIP's) are all equally coarse.
         recalls: the levels that take a second look through the memory; all of them by default, as in the paper. A look costs as much as the
             level itself, and the finest level costs the most.
+        evidence: when answering (in evaluation mode), empty every mask whose object is expected nowhere, that is, none of whose ``where`` reaches this.
+            It refuses what the language model wrongly agreed to draw, at the price of some masks that are right: choose it on validation data.
+            By default all masks are drawn.
 
     Raises:
         ValueError: when ``levels`` is empty or names a map that the encoder does not have.
@@ -112,6 +118,7 @@ class MultiScaleDecoder(MaskDecoder):
         mask_dim: int | None = None,
         pyramid: bool = False,
         recalls: Sequence[int] | None = None,
+        evidence: float | None = None,
     ) -> None:
         super().__init__()
         chosen = (-1, -min(2, len(channels))) if levels is None else tuple(levels)
@@ -128,6 +135,7 @@ class MultiScaleDecoder(MaskDecoder):
         if not set(self.recalls) <= set(range(num_levels)):
             raise ValueError(f"recalls {self.recalls} must name levels of the decoder, which has {num_levels}, counted from 0.")
         self.memory_channels = (dim,) * len(self.recalls)
+        self.evidence = evidence
 
         hidden = prompt_dim if prompt_hidden is None else prompt_hidden
         self.prompt_proj = mlp(prompt_dim, hidden, dim)
@@ -197,6 +205,9 @@ class MultiScaleDecoder(MaskDecoder):
             auxiliary.append(logits)
         masks = [F.interpolate(mask[:, None], size=refined[-1].shape[-2:], mode="bilinear", align_corners=False)[:, 0] for mask in refined[:-1]]
         total = torch.einsum("lmhw,l->mhw", torch.stack([*masks, refined[-1]]), self.level_weights)
+        if self.evidence is not None and not self.training:
+            assert where is not None
+            total = total.masked_fill((where.flatten(1).amax(1) < self.evidence)[:, None, None], NOTHING)
         return Drawing(total, image_index, quality=self.quality_mlp(quality).squeeze(-1).sigmoid(), where=where, auxiliary=tuple(auxiliary))
 
     def _fuse(self, prompts: Float[Tensor, "m k d"]) -> Float[Tensor, "m l c"]:
