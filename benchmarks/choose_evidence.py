@@ -29,7 +29,7 @@ def main() -> None:
     task = GeoPixTask.load_from_checkpoint(said.checkpoint, map_location="cpu").eval()
     assert task.net.decoder is not None
     task.net.decoder.evidence = None
-    source = Scenes("standard", "val", count=said.scenes, dialogues=10, mix={"segment": 1.0})
+    source = Scenes("standard", "val", count=said.scenes, dialogues=10)
     refusals, singles = {value: Refusal() for value in VALUES}, {value: MaskIoU() for value in VALUES}
     for start in range(0, said.scenes, 30):
         batch = collate([source.sample(index, truth=True) for index in range(start, min(start + 30, said.scenes))])
@@ -38,6 +38,8 @@ def main() -> None:
         assert prediction.drawing.where is not None
         evidence, owners = prediction.drawing.where.float().flatten(1).amax(1), prediction.drawing.dialogue_index
         for row, (drawn, truth) in enumerate(zip(own_masks(batch, prediction), own_truth(batch, batch.truth), strict=True)):
+            if not batch.tasks[row].startswith("segment"):
+                continue
             found = evidence[owners == row].tolist()
             for value in VALUES:
                 left = [mask & (each >= value) for mask, each in zip(drawn, found, strict=True)]
