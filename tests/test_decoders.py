@@ -276,7 +276,7 @@ def test_masks_without_evidence_are_emptied_when_answering_alone() -> None:
     plain = decoder(features, asked, INDEX)
     assert plain.where is not None
     most = plain.where.flatten(1).amax(1)
-    decoder.evidence = float(most.median())
+    decoder.evidence = most.median().item()
     kept = most >= decoder.evidence
     drawn = decoder(features, asked, INDEX).mask_logits
     assert 0 < kept.sum() < len(kept)
