@@ -235,3 +235,66 @@ def test_decoder_under_autocast(part: type) -> None:
     features, prompts, index = inputs(decoder, 3)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert decoder(features, prompts, index).mask_logits.isfinite().all()
+
+
+# ---------------------------------------------------------------- whole parts: bfloat16, and a second device
+
+
+@every("part", parts(VisionEncoder))
+def test_encoder_under_autocast(part: type) -> None:
+    encoder = tiny(part).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(features.isfinite().all() for features in encoder(torch.rand(2, encoder.bands, 64, 64)))
+
+
+def run_of(part: type):
+    """A tiny instance and what it makes of fixed inputs on a device."""
+    if issubclass(part, VisionEncoder):
+        encoder = tiny(part).eval()
+        images = torch.rand(2, encoder.bands, 64, 64)
+        return encoder, lambda device: encoder(images.to(device))
+    if issubclass(part, Connector):
+        connector, maps = tiny(part, (6, 12), 20).eval(), [torch.randn(2, 6, 16, 16), torch.randn(2, 12, 8, 8)]
+        return connector, lambda device: [connector([each.to(device) for each in maps])]
+    if issubclass(part, LanguageModel):
+        llm = tiny(part).eval()
+        tokens = llm.tokenize(ASKED, 3)
+        return llm, lambda device: [llm(llm.embed(tokens.ids.to(device)), tokens.attend.to(device))[:, -1]]
+    if issubclass(part, MaskDecoder):
+        decoder = tiny(part, CHANNELS, WIDTH).eval()
+        features, prompts, index = inputs(decoder, 3)
+        return decoder, lambda device: [decoder([each.to(device) for each in features], prompts.to(device), index.to(device)).mask_logits]
+    memory = tiny(part, (16,), WIDTH).eval()
+    features, masks, prompts, words = torch.randn(2, 16, 8, 8), torch.randn(3, 16, 16), torch.randn(3, 6, WIDTH), torch.randn(len(memory.classes), WIDTH)
+
+    def recall(device: object) -> list[torch.Tensor]:
+        memory.know_names(lambda texts: words.to(device))
+        index, unknown = torch.tensor([0, 1, 1], device=device), torch.full((3,), -1, device=device)
+        return [memory(features.to(device), index, masks.to(device), 0, prompts=prompts.to(device), class_ids=unknown)]
+
+    return memory, recall
+
+
+@every("part", [part for family in (VisionEncoder, Connector, LanguageModel, MaskDecoder, Memory) for part in parts(family)])
+def test_a_second_device_gives_the_same(part: type) -> None:
+    if not torch.accelerator.is_available():
+        pytest.skip("no accelerator beside the CPU")
+    torch.manual_seed(0)
+    module, run = run_of(part)
+    device = torch.accelerator.current_accelerator()
+    with torch.no_grad():
+        here = run(torch.device("cpu"))
+        module.to(device)
+        there = run(device)
+    for one, two in zip(here, there, strict=True):
+        torch.testing.assert_close(two.cpu(), one, rtol=1e-2, atol=1e-2)
+
+
+@every("part", [part for family in (VisionEncoder, Connector, LanguageModel, MaskDecoder, Memory) for part in parts(family)])
+def test_the_same_inputs_give_the_same_maps_on_this_device(part: type) -> None:
+    torch.manual_seed(0)
+    _, run = run_of(part)
+    with torch.no_grad():
+        one, two = run(torch.device("cpu")), run(torch.device("cpu"))
+    for first, second in zip(one, two, strict=True):
+        torch.testing.assert_close(first, second)
