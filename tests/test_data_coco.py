@@ -32,8 +32,14 @@ def coco(folder: Path, **changes: object) -> Path:
             {"id": 10, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "segmentation": square, "iscrowd": 0},
             {"id": 11, "image_id": 1, "category_id": 2, "bbox": [3, 2, 5, 4], "segmentation": [{"size": [12, 16], "counts": "V1480000000n2"}]},
             {"id": 12, "image_id": 1, "category_id": 3, "bbox": [3, 2, 5, 4], "segmentation": square},
-            {"id": 13, "image_id": 1, "category_id": 3, "bbox": [9, 7, 6, 3], "iscrowd": 1,
-             "segmentation": {"size": [12, 16], "counts": [115, 3, 9, 3, 9, 3, 9, 3, 9, 3, 9, 3, 14]}},
+            {
+                "id": 13,
+                "image_id": 1,
+                "category_id": 3,
+                "bbox": [9, 7, 6, 3],
+                "iscrowd": 1,
+                "segmentation": {"size": [12, 16], "counts": [115, 3, 9, 3, 9, 3, 9, 3, 9, 3, 9, 3, 14]},
+            },
             {"id": 14, "image_id": 1, "category_id": 2, "bbox": [0, 0, 0, 0], "segmentation": [[1, 1, 2, 2]]},
             {"id": 15, "image_id": 2, "category_id": 2, "bbox": [0, 0, 4, 4], "segmentation": square},
             {"id": 16, "image_id": 2, "category_id": 2, "bbox": [0, 0, 4, 4], "segmentation": square},
@@ -58,7 +64,10 @@ def test_plain_coco(tmp_path: Path) -> None:
     assert first["image"] == "../in/images/a.png"
     assert (first["key"], first["split"], first["licence"], first["source"]) == ("a", "north", "CC0", "made by a test")
     assert [(one["id"], one["class"], one["distractor_only"]) for one in first["instances"]] == [
-        (10, "storage tank", False), (11, "ship", False), (12, "bus", False), (13, "bus", True)
+        (10, "storage tank", False),
+        (11, "ship", False),
+        (12, "bus", False),
+        (13, "bus", True),
     ], "a crowd is never a single target; a polygon of two points is no mask"
     assert first["instances"][1]["box"] == [3, 2, 8, 6]
     singles = [dialogue["targets"] for dialogue in first["dialogues"] if dialogue["task"] == "segment/single"]

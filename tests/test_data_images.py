@@ -153,3 +153,18 @@ def test_real_files() -> None:
     assert 0.1 < image.mean() < 0.9
     hls, _ = read_image(REAL / "hls_10band" / "segmentation_test_0_input.tif", None, Scaling(0, 0.4))
     assert hls.shape == (10, 224, 224)
+
+
+def test_a_window_of_a_georeferenced_image_lies_where_it_lies(tmp_path: Path) -> None:
+    values = np.arange(3 * 40 * 60, dtype=np.float32).reshape(3, 40, 60) % 251
+    place = rasterio.transform.from_origin(500000, 4000000, 2.0, 2.0)
+    with rasterio.open(tmp_path / "large.tif", "w", driver="GTiff", width=60, height=40, count=3, dtype="uint8", crs="EPSG:32636", transform=place) as file:
+        file.write(values.astype(np.uint8))
+    whole, there = read_image(tmp_path / "large.tif", None, Scaling())
+    part, here = read_image(tmp_path / "large.tif", None, Scaling(), window=[10, 5, 20, 30])
+    assert np.array_equal(part, whole[:, 5:35, 10:30])
+    assert there is not None
+    assert here is not None
+    assert (here["transform"][2], here["transform"][5]) == (500020.0, 3999990.0)
+    with pytest.raises(ValueError, match=r"60 x 40 pixels; the window \[50, 0, 20, 10\]"):
+        read_image(tmp_path / "large.tif", None, Scaling(), window=[50, 0, 20, 10])

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from benchmarks.readme_numbers import README, picture, results, section, written
+from geopix.cli_data import VERBS, parser
 from tests.commands import ROOT, geopix
 from tests.commands import tiny as run_tiny
 
@@ -96,6 +97,10 @@ def test_geopix_commands_are_accepted(words: list[str], monkeypatch: pytest.Monk
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(EXAMPLES)
     as_is = words[1] in {"list", "show", "config"} or any(word.endswith(".help") for word in words)
+    if words[1] == "data":
+        if words[2] in VERBS:
+            parser(words[2]).parse_args(words[3:])
+        as_is, words = True, words[:3] + ["--help"] * (words[2] != "convert" or len(words) > 3)
     shown = words[1:] if as_is else [*words[1:], "--print_config"]
     said = geopix(*shown)
     assert said.code == 0, said.err
@@ -122,6 +127,32 @@ def test_a_part_of_ones_own_in_twenty_lines(monkeypatch: pytest.MonkeyPatch, tmp
     assert isinstance(answer, str)
     assert masks.dtype == torch.bool
     assert masks.shape[0] == answer.count("[SEG]")
+
+
+def test_the_way_of_ten_images_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    lines = [
+        line
+        for language, text in BLOCK.findall(page.split("## Ten images of your own")[1].split("\n## ")[0])
+        if language == "bash"
+        for line in text.replace("\\\n", " ").splitlines()
+    ]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    verbs = []
+    for words in map(shlex.split, lines):
+        if words[0] == "python":
+            runpy.run_path(str(ROOT / words[1]))
+            continue
+        verbs.append(words[1] if words[1] != "data" else words[2])
+        small = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--model.net.llm.tokenizer.corpus.scenes", 5]
+        whole = small if words[1] != "data" else []
+        said = geopix(*words[1:], *whole)
+        assert said.code == 0, said.err
+    assert verbs == ["check", "stats", "show", "split", "fit", "predict"]
+    assert (tmp_path / "own" / "stats" / "stats.html").is_file()
+    assert len(list((tmp_path / "own" / "pictures").glob("*.png"))) == 3
+    assert len((tmp_path / "runs" / "own" / "predictions" / "answers.jsonl").read_text().splitlines()) >= 2
 
 
 def test_readme_holds_the_numbers_of_the_result_files() -> None:

@@ -78,10 +78,14 @@ def test_training_steps_take_the_samples_in_order_over_all_ranks() -> None:
 
 def test_the_mix_follows_the_number_of_the_sample() -> None:
     source = toys.Toys(count=4)
-    planned = _Planned(source, [(0, {"vqa": 1.0}), (3, None), (6, {"segment": 1.0})], truth=False)
+    planned = _Planned(source, [(0, {"vqa": 1.0}), (3, None), (6, {"segment": 1.0})], seed=0)
     for index in (0, 2, 3, 5, 6, 100):
         planned[index]
-    assert source.asked == [(0, {"vqa": 1}), (2, {"vqa": 1}), (3, None), (1, None), (2, {"segment": 1}), (0, {"segment": 1})]
+    assert [mix for _, mix in source.asked] == [{"vqa": 1}, {"vqa": 1}, None, None, {"segment": 1}, {"segment": 1}]
+    for index in range(8, 16):
+        planned[index]
+    shown = [image for image, _ in source.asked[6:]]
+    assert sorted(shown[:4]) == sorted(shown[4:]) == [0, 1, 2, 3], "every epoch shows each image once"
 
 
 class Empty(toys.Toys):

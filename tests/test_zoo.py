@@ -136,7 +136,7 @@ def test_config_is_what_runs_with_the_origin_of_each_value() -> None:
     found = origins(text)
     assert found["trainer.precision"] == "configs/quickstart.yaml:6"
     assert found["trainer.max_epochs"] == "default"
-    assert found["model.net.encoder.levels"] == "configs/encoder/small_conv.yaml:5"
+    assert found["model.net.encoder.levels"] == "configs/encoder/small_conv_fine.yaml:6"
     assert found["model.net.encoder.weights"] == "default"
     assert found["model.net.connector.class_path"] == found["model.net.connector.tokens"].replace(":3", ":2") == "configs/connector/resampler.yaml:2"
     assert found["model.net.llm.source"] == "configs/llm/llava_1_5_7b.yaml:8"

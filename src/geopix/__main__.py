@@ -17,6 +17,7 @@ verbs:
   predict    answer questions about your images: pictures, JSONL and GeoTIFF masks
   list       parts and configurations that there are: geopix list [family]
   show       one part, with its options and what it takes: geopix show NAME
+  data       check, convert, divide, show and make records of your images: geopix data --help
   config     the merged configuration, with where each value comes from: geopix config FILE [options]
 
 options of fit, validate, test and predict:
@@ -61,6 +62,10 @@ def run(args: list[str] | None = None) -> None:
         print(HELP, end="")
     elif args == ["--version"]:
         print(f"geopix {__version__}")
+    elif args[0] == "data":
+        from geopix.cli_data import main as main_data
+
+        sys.exit(main_data(args[1:]))
     elif args[0] in HELP_OF and args[1:] in (["--help"], ["-h"]):
         print(HELP_OF[args[0]], end="")
     elif args[0] in HELP_OF:

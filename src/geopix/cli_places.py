@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
@@ -94,7 +94,10 @@ def kept_options(args: Sequence[str], config: Namespace) -> list[tuple[str, str,
         key, path = option.removeprefix("--"), Path(value)
         if option == key or path.suffix not in (".yaml", ".yml") or slot_type(key) is None:
             continue
-        alone, merged = parse_part(key, path), config.get(key)
+        try:
+            alone, merged = parse_part(key, path), config.get(key)
+        except ArgumentError:  # a part may leave options to the command line, which it is not complete without
+            continue
         if not isinstance(alone, Namespace) or not isinstance(merged, Namespace) or "init_args" not in alone or "init_args" not in merged:
             continue
         flags = {each[len(option) + 1 :].removeprefix("init_args.").split(".")[0].partition("=")[0] for each in args if each.startswith(f"{option}.")}

@@ -33,6 +33,12 @@ def decode_rle(rle: RLE) -> Bool[Tensor, "h w"]:
     return decode_runs(rle["size"], _runs(rle["counts"]))
 
 
+def adds_up(rle: RLE) -> bool:
+    """Whether the runs of a compressed RLE hold as many pixels as its size states; only then may pycocotools decode it."""
+    runs = _runs(rle["counts"])
+    return len(runs) > 0 and int(runs.min()) >= 0 and int(runs.sum()) == int(rle["size"][0]) * int(rle["size"][1])
+
+
 def decode_runs(size: Sequence[int], runs: Sequence[int] | Int64[np.ndarray, " runs"]) -> Bool[Tensor, "h w"]:
     """The mask of an uncompressed COCO RLE: lengths of runs of 0 and 1 in turn, zeros first, down the columns.
 

@@ -18,7 +18,9 @@ from geopix.types import RLE, Batch, Prediction
 
 SEGMENT_KINDS = ("single", "multi", "group", "followup")
 FAMILIES = ("segment", "refer", "caption", "vqa")
-VQA_KINDS = ("presence", "count", "compare", "colour")
+VQA_KINDS = (
+    "presence", "count", "compare", "colour", "area", "rural_urban", "position", "category", "shape", "size", "direction", "scene", "reasoning", "open",
+)  # fmt: skip
 
 
 class Scores(nn.Module):
@@ -97,7 +99,7 @@ class Scores(nn.Module):
             for name, value in computed.items():
                 full = f"{family}_{name}" if family.startswith("control/") else f"{family}/{name}"
                 scores[full] = float(value)
-        kept = {name: value for name, value in scores.items() if value == value}
+        kept = {name: value for name, value in scores.items() if value == value and not (value == 0 and name.endswith("_num"))}
         return {name: value for name, value in kept.items() if not name.startswith("control/") or name.endswith("_giou")}
 
 

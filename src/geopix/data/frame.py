@@ -7,6 +7,7 @@ so the round trip shifts nothing, whatever the sizes. The last row or column of 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,6 +38,8 @@ def letterbox(image: Float[Tensor, "c h w"], size: int) -> tuple[Float[Tensor, "
     scale = size / max(height, width)
     rows, columns = _extent(height, scale), _extent(width, scale)
     frame = Frame(height, width, scale, (size - rows) // 2, (size - columns) // 2, (size, size))
+    if scale == 1.0 and rows == columns:
+        return image.clone(), frame
     # An explicit scale keeps proportions exact where the shorter side does not come out whole; interpolate() then floors its own output
     # size, so the image is prolonged by repeating its edge until enough cells come out, and the surplus is cut.
     beyond = math.ceil(1 / scale) + 1
@@ -59,6 +62,8 @@ def letterbox_masks(masks: Bool[Tensor, "m h w"], frame: Frame) -> Bool[Tensor, 
     """
     if tuple(masks.shape[1:]) != (frame.height, frame.width):
         raise ValueError(f"masks of {masks.shape[1]} x {masks.shape[2]} (rows x columns) for an image of {frame.height} x {frame.width}; they must agree.")
+    if frame.scale == 1.0 and frame.canvas == (frame.height, frame.width):
+        return masks.clone()
     canvas = masks.new_zeros(masks.shape[0], *frame.canvas)
     rows, columns = _extent(frame.height, frame.scale), _extent(frame.width, frame.scale)
     down, across = (_shares(*side, frame.scale).to(masks.device) for side in ((frame.height, rows), (frame.width, columns)))
@@ -94,6 +99,7 @@ def _extent(pixels: int, scale: float) -> int:
     return max(1, math.ceil(pixels * scale - 1e-6))
 
 
+@lru_cache(maxsize=16)
 def _shares(pixels: int, cells: int, scale: float) -> Float[Tensor, "cells pixels"]:
     """Share of each cell, as far as it lies in the image, that each of the image's rows (or columns) covers."""
     edges = (torch.arange(cells + 1, dtype=torch.float64) / scale).clamp(max=pixels)

@@ -17,6 +17,7 @@ import rasterio
 from jaxtyping import Bool, Float32, Shaped
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
 from geopix.types import Georeference
 
@@ -46,7 +47,9 @@ class Scaling:
             raise ValueError(f"a range of stored values needs low < high; found low={self.low}, high={self.high}.")
 
 
-def read_image(path: Path, bands: Sequence[int] | None, scale: Scaling) -> tuple[Float32[np.ndarray, "c h w"], Georeference | None]:
+def read_image(
+    path: Path, bands: Sequence[int] | None, scale: Scaling, window: Sequence[int] | None = None
+) -> tuple[Float32[np.ndarray, "c h w"], Georeference | None]:
     """An image with values in 0..1 and its place on the earth, if the file says it.
 
     Missing values become 0. In an 8-bit file a pixel is missing when *all* bands read hold the declared nodata value (0 and 255 are ordinary in
@@ -57,10 +60,11 @@ def read_image(path: Path, bands: Sequence[int] | None, scale: Scaling) -> tuple
         path: the file.
         bands: numbers of the bands to read, in this order, the first being 1 as in rasterio; None reads all except alpha.
         scale: the declared range.
+        window: the part to read, as left, top, width and height in pixels; all of it by default. Of a tiled file only the tiles that it touches are read.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is no image, is damaged, lacks a band, or needs a declared range.
+        ValueError: when it is no image, is damaged, lacks a band, needs a declared range, or does not hold the window.
     """
     _require_file(path)
     try:
@@ -68,13 +72,14 @@ def read_image(path: Path, bands: Sequence[int] | None, scale: Scaling) -> tuple
             if dataset.driver == "PNG" and not _is_whole_png(path):
                 raise ValueError(f"{path} cannot be read as an image: {describe(path)}.")
             chosen = _choose(path, dataset, bands)
-            values = dataset.read(chosen)
+            part = _window(path, dataset, window)
+            values = dataset.read(chosen, window=part)
             if bands is None and dataset.colorinterp[0] == ColorInterp.palette:
                 values, missing = _palette(values, dataset), np.zeros((1, 1, 1), dtype=bool)
             else:
                 missing = _missing(values, [dataset.nodatavals[band - 1] for band in chosen])
             low, high = _range(path, values, missing, scale, dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"))
-            place = _georeference(dataset)
+            place = _georeference(dataset, part)
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as an image: {describe(path)}. ({_short(error)})") from error
     present = np.where(missing, values.dtype.type(0), values).astype(np.float32)
@@ -159,6 +164,15 @@ def _choose(path: Path, dataset: rasterio.io.DatasetReader, bands: Sequence[int]
     return list(bands)
 
 
+def _window(path: Path, dataset: rasterio.io.DatasetReader, window: Sequence[int] | None) -> Window | None:
+    if window is None:
+        return None
+    left, top, width, height = window
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > dataset.width or top + height > dataset.height:
+        raise ValueError(f"{path} is {dataset.width} x {dataset.height} pixels; the window {list(window)} (left, top, width, height) does not lie in it.")
+    return Window(left, top, width, height)
+
+
 def _palette(values: Shaped[np.ndarray, "1 h w"], dataset: rasterio.io.DatasetReader) -> Shaped[np.ndarray, "3 h w"]:
     table = np.zeros((256, 3), dtype=np.uint8)
     for index, colour in dataset.colormap(1).items():
@@ -194,10 +208,10 @@ def _range(path: Path, values: Shaped[np.ndarray, "c h w"], missing: Bool[np.nda
     )
 
 
-def _georeference(dataset: rasterio.io.DatasetReader) -> Georeference | None:
+def _georeference(dataset: rasterio.io.DatasetReader, part: Window | None) -> Georeference | None:
     if dataset.crs is None or dataset.transform.is_identity:
         return None
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    a, b, c, d, e, f = tuple(dataset.transform if part is None else dataset.window_transform(part))[:6]
     return {"crs": dataset.crs.to_wkt(), "transform": (a, b, c, d, e, f)}
 
 

@@ -78,7 +78,7 @@ class InstanceMasks:
         """Where any of the instances is."""
         union = torch.zeros(self.height, self.width, dtype=torch.bool)
         for one in ids:
-            union |= self._mask(one)
+            union |= self.mask(one)
         return union
 
     def class_union(self, ids: Sequence[int | str]) -> Bool[Tensor, "h w"]:
@@ -86,7 +86,12 @@ class InstanceMasks:
         names = {self.instances[one].get("class") for one in ids}
         return self.union([one for one, entry in self.instances.items() if entry.get("class") in names])
 
-    def _mask(self, name: int | str) -> Bool[Tensor, "h w"]:
+    def mask(self, name: int | str) -> Bool[Tensor, "h w"]:
+        """Where one instance is.
+
+        Raises:
+            FileNotFoundError, ValueError: when its mask is not there, cannot be decoded, or has another size than the image.
+        """
         spec = self.instances[name].get("mask")
         if isinstance(spec, dict) and "counts" in spec:
             size, counts = spec["size"], spec["counts"]

@@ -1,14 +1,15 @@
 """Dialogues about real images from a JSONL file; ``docs/data.md`` documents the format with an example.
 
-A line is read when its sample is asked for; only the position of each line is kept, so the file may be larger than memory.
+A line is read when its sample is asked for; what is known of the others stands in an index (:mod:`geopix.data.index`), so the file may be larger than memory.
 """
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +18,16 @@ import torch
 from jaxtyping import Float32
 
 from geopix.data.frame import letterbox, letterbox_masks
-from geopix.data.images import Scaling, describe, image_size, read_image
+from geopix.data.images import Scaling, image_size, read_image
+from geopix.data.index import DEFAULT_TASK, open_index
 from geopix.data.instances import InstanceMasks
+from geopix.data.order import weight_for
+from geopix.data.records import Record
+from geopix.data.schema import fault
 from geopix.data.source import Source
 from geopix.rle import encode_rle
 from geopix.types import Dialogue, Sample
 
-DEFAULT_TASK = "segment/single"
 SHOWN = 50
 """Problems that one message lists; the rest are counted."""
 
@@ -65,12 +69,19 @@ class InstructRecords:
         self.scale = Scaling(low, high)
         if not self.path.is_file():
             raise FileNotFoundError(f"the records {self.path} do not exist. Expected a JSONL file, one record per line (docs/data.md).")
-        self._splits: Counter[str] = Counter()
-        self._positions: dict[str, int] = {}
-        self._offsets, self._lines = self._find_lines()
+        self._index = open_index(self.path)
+        self._rows = None if split is None else self._index.of_split(split)
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._index if self._rows is None else self._rows)
+
+    def _row(self, index: int) -> int:
+        """Where a record of the split stands among those of the file."""
+        return index if self._rows is None else int(self._rows[index])
+
+    def line(self, index: int) -> int:
+        """The line of the record at ``index``, from 1."""
+        return int(self._index.lines[self._row(index)])
 
     def sample(self, index: int, with_truth: bool, keep: Sequence[int] | None = None) -> Sample:
         """The record at ``index``, letterboxed; with ``truth`` and ``unions`` at the image's own size when asked for.
@@ -83,38 +94,44 @@ class InstructRecords:
         Raises:
             FileNotFoundError, ValueError: when the record or its files are not what they should be; :meth:`check` finds this before training.
         """
-        record = self._record(index)
-        values, georeference = read_image(self._locate(record["image"]), self.bands, self.scale)
-        image, frame = letterbox(torch.from_numpy(values), self.size)
-        reader = InstanceMasks(record, self._locate, frame.height, frame.width)
-        entries = record.get("dialogues", [])
-        entries = entries if keep is None else [entries[number] for number in keep]
-        dialogues, truth = [], []
-        for entry in entries:
-            turns, masks, classes = reader.dialogue(entry)
-            dialogues.append(Dialogue(turns, letterbox_masks(masks, frame), classes, entry.get("task", DEFAULT_TASK)))
-            truth.append(tuple(encode_rle(mask) for mask in masks) if with_truth else ())
-        unions = None
-        if with_truth and all(name is not None for dialogue in dialogues for name in dialogue.classes):
-            unions = tuple(tuple(encode_rle(reader.class_union(ids)) for ids in entry.get("targets", [])) for entry in entries)
-        return Sample(
-            image, tuple(dialogues), _key(record), frame, truth=tuple(truth) if with_truth else None, unions=unions, georeference=georeference
-        )
+        return sample_of(self.record(index), self.locate, self.size, self.bands, self.scale, with_truth, keep)
 
     def tasks(self, index: int) -> tuple[str, ...]:
-        """The task of each dialogue of the record at ``index``."""
-        return tuple(entry.get("task", DEFAULT_TASK) for entry in self._record(index).get("dialogues", []))
+        """The task of each dialogue of the record at ``index``, without reading it."""
+        return self._index.tasks_of(self._row(index))
+
+    def task_counts(self) -> Counter[str]:
+        """Dialogues of all records by task, without reading them."""
+        return self._index.task_counts(self._rows)
+
+    def having(self, mix: Mapping[str, float]) -> Sequence[int] | None:
+        """Positions of the records with a dialogue that a mix allows, ascending; None where all have one."""
+        allowed = self._index.allowed(lambda task: weight_for(mix, task) > 0)
+        allowed = allowed if self._rows is None else allowed[self._rows]
+        return None if allowed.all() else array("I", np.flatnonzero(allowed).astype(np.uint32).tobytes())
 
     def original(self, key: str) -> tuple[Path, Float32[np.ndarray, "c h w"]]:
-        """The file of the image with this key, and its values in 0..1 at its own size."""
-        if not self._positions:
-            self._positions = {_key(self._record(index)): index for index in range(len(self))}
-        path = self._locate(self._record(self._positions[key])["image"])
-        return path, read_image(path, self.bands, self.scale)[0]
+        """The file of the image with this key, and its values in 0..1 at its own size.
+
+        Raises:
+            KeyError: when no record has the key.
+        """
+        for index in self.positions(key):
+            record = self.record(index)
+            path = self.locate(record["image"])
+            return path, read_image(path, self.bands, self.scale, record.get("window"))[0]
+        raise KeyError(f"no record of {self.path} has the key {key!r}.")
+
+    def positions(self, key: str) -> list[int]:
+        """The records with this key: one, unless the file is wrong."""
+        rows = self._index.rows_of_key(key)
+        if self._rows is not None:
+            rows = np.flatnonzero(np.isin(self._rows, rows)).tolist()
+        return [index for index in rows if _key(self.record(index)) == key]
 
     def num_bands(self) -> int:
         """Bands of every image, taken from the first record."""
-        return len(self.bands) if self.bands is not None else image_size(self._locate(self._record(0)["image"]))[0]
+        return len(self.bands) if self.bands is not None else image_size(self.locate(self.record(0)["image"]))[0]
 
     def check(self, limit: int | None = 1000) -> None:
         """Reads the first records with all the masks that they use, before any training.
@@ -126,20 +143,21 @@ class InstructRecords:
             ValueError: one message that lists the problems of all of them: each with its line, its key, what was found and what was expected.
         """
         if not len(self):
-            wanted = "" if self.split is None else f" with split={self.split!r}; found splits {dict(self._splits)}"
-            raise ValueError(f"{self.path}: 0 records{wanted}. {'Name one of these.' if self._splits else 'The file holds no line.'}")
+            splits = {str(name): count for name, count in self._index.split_counts().items()}
+            wanted = "" if self.split is None else f" with split={self.split!r}; found splits {splits}"
+            raise ValueError(f"{self.path}: 0 records{wanted}. {'Name one of these.' if splits else 'The file holds no line.'}")
         problems: list[str] = []
         keys: dict[str, int] = {}
         bands: dict[int, str] = {}
         for index in range(len(self) if limit is None else min(limit, len(self))):
-            where = f"line {self._lines[index]}"
-            record = _attempt(partial(self._record, index), where, problems)
+            where = f"line {self.line(index)}"
+            record = _attempt(partial(self.record, index), where, problems)
             if record is None:
                 continue
             key = _key(record)
             if key in keys:
                 problems.append(f"{where}: the key {key!r} was given to line {keys[key]} already; keys name samples and must differ.")
-            keys.setdefault(key, self._lines[index])
+            keys.setdefault(key, self.line(index))
             found = self._check_record(record, f"{where}, {key}", problems)
             bands.setdefault(found, key)
         bands.pop(0, None)
@@ -152,11 +170,14 @@ class InstructRecords:
 
     def _check_record(self, record: dict[str, Any], where: str, problems: list[str]) -> int:
         """Adds the record's problems; returns the number of bands that reading its image gives, 0 where it cannot be read."""
-        read = _attempt(lambda: read_image(self._locate(record["image"]), self.bands, self.scale), where, problems)
+        if wrong := fault(record):
+            problems.append(f"{where}: {wrong}; docs/data.md shows a whole record.")
+            return 0
+        read = _attempt(lambda: read_image(self.locate(record["image"]), self.bands, self.scale, record.get("window")), where, problems)
         if read is None:
             return 0
         bands, height, width = read[0].shape
-        reader = _attempt(lambda: InstanceMasks(record, self._locate, height, width), where, problems)
+        reader = _attempt(lambda: InstanceMasks(record, self.locate, height, width), where, problems)
         if reader is not None:
             for number, entry in enumerate(record.get("dialogues", [])):
                 _attempt(partial(reader.dialogue, entry), f"{where}, dialogue {number}", problems)
@@ -164,46 +185,30 @@ class InstructRecords:
             problems.append(f"{where}: no dialogues; expected at least one, each with turns.")
         return int(bands)
 
-    def _find_lines(self) -> tuple[np.ndarray, np.ndarray]:
-        """Byte offset and number (from 1) of each line that counts."""
-        offsets, numbers, offset = [], [], 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1 and (line.startswith((b"version https://git-lfs", b"<")) or b"\0" in line):
-                    raise ValueError(f"{self.path} is no JSONL: {describe(self.path)}.")
-                if line.strip() and self._belongs(line):
-                    offsets.append(offset)
-                    numbers.append(number)
-                offset += len(line)
-        return np.array(offsets, dtype=np.int64), np.array(numbers, dtype=np.int64)
+    def record(self, index: int) -> Record:
+        """The record at ``index``, as it is written.
 
-    def _belongs(self, line: bytes) -> bool:
-        """Whether a line is of the split asked for. One that cannot be read stays, so that check() reports it."""
-        if self.split is None:
-            return True
-        try:
-            found = json.loads(line.decode("utf-8-sig"))["split"]
-        except (ValueError, TypeError):
-            return True
-        except KeyError:
-            found = None
-        self._splits[str(found)] += 1
-        return bool(found == self.split)
+        Raises:
+            ValueError: when its line is no record.
+        """
+        return self._read(self._row(index))
 
-    def _record(self, index: int) -> dict[str, Any]:
+    def _read(self, row: int) -> Record:
         with self.path.open("rb") as file:
-            file.seek(int(self._offsets[index]))
+            file.seek(int(self._index.offsets[row]))
             line = file.readline()
+        where = f"{self.path}, line {self._index.lines[row]}"
         try:
             record = json.loads(line.decode("utf-8-sig"))
         except ValueError as error:
-            raise ValueError(f"{self.path}, line {self._lines[index]} is not valid JSON ({error}); one record per line.") from error
+            raise ValueError(f"{where} is not valid JSON ({error}); one record per line.") from error
         if not isinstance(record, dict) or not isinstance(record.get("image"), str):
             found = f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
-            raise ValueError(f"{self.path}, line {self._lines[index]}: expected an object with a path in 'image', found {found}.")
+            raise ValueError(f"{where}: expected an object with a path in 'image', found {found}.")
         return record
 
-    def _locate(self, path: str) -> Path:
+    def locate(self, path: str) -> Path:
+        """The file that a path in a record stands for."""
         return self.root / path
 
 
@@ -243,6 +248,19 @@ class RealImages(Source):
         """Images of the split."""
         return len(self.records)
 
+    @cached_property
+    def kinds(self) -> frozenset[str]:  # type: ignore[override]
+        """Every task of the dialogues."""
+        return frozenset(self.records.task_counts())
+
+    def having(self, mix: Mapping[str, float]) -> Sequence[int] | None:
+        """Positions of the images that have a dialogue which the mix allows; None where every image has one."""
+        return self._having(tuple(sorted(mix.items())))
+
+    @lru_cache(maxsize=8)  # noqa: B019 (a source lives as long as its process)
+    def _having(self, mix: tuple[tuple[str, float], ...]) -> Sequence[int] | None:
+        return self.records.having(dict(mix))
+
     @property
     def title(self) -> str:  # type: ignore[override]
         """File, split, number of images and size."""
@@ -269,14 +287,57 @@ class RealImages(Source):
         """
         if mix is None and self.dialogues is None:
             return self.records.sample(index, truth)
-        tasks = self.records.tasks(index)
-        weights = np.array([1.0 if mix is None else mix.get(task, mix.get(task.split("/")[0], 0.0)) for task in tasks])
-        allowed = int((weights > 0).sum())
-        if not allowed:
-            where = f"record {index} in {self.records.path}"
-            raise ValueError(f"the mix {dict(mix or {})} leaves none of the dialogues of {where}, whose tasks are {sorted(set(tasks))}.")
-        drawn = np.random.default_rng([self.seed, index]).choice(len(tasks), min(self.dialogues or allowed, allowed), replace=False, p=weights / weights.sum())
-        return self.records.sample(index, truth, sorted(drawn.tolist()))
+        where = f"record {index} in {self.records.path}"
+        return self.records.sample(index, truth, choose_dialogues(self.records.tasks(index), mix, self.dialogues, [self.seed, index], where))
+
+
+def sample_of(
+    record: Record,
+    locate: Callable[[str], Path],
+    size: int,
+    bands: Sequence[int] | None,
+    scale: Scaling,
+    with_truth: bool,
+    keep: Sequence[int] | None = None,
+) -> Sample:
+    """A record as a sample; see :meth:`InstructRecords.sample`. Only masks of the dialogues that are kept are decoded.
+
+    Args:
+        locate: from a path in the record to a file.
+    """
+    values, georeference = read_image(locate(record["image"]), bands, scale, record.get("window"))
+    image, frame = letterbox(torch.from_numpy(values), size)
+    reader = InstanceMasks(record, locate, frame.height, frame.width)
+    entries = record.get("dialogues", [])
+    entries = entries if keep is None else [entries[number] for number in keep]
+    dialogues, truth = [], []
+    for entry in entries:
+        turns, masks, classes = reader.dialogue(entry)
+        dialogues.append(Dialogue(turns, letterbox_masks(masks, frame), classes, entry.get("task", DEFAULT_TASK)))
+        truth.append(tuple(encode_rle(mask) for mask in masks) if with_truth else ())
+    unions = None
+    if with_truth and all(name is not None for dialogue in dialogues for name in dialogue.classes):
+        unions = tuple(tuple(encode_rle(reader.class_union(ids)) for ids in entry.get("targets", [])) for entry in entries)
+    return Sample(image, tuple(dialogues), _key(record), frame, truth=tuple(truth) if with_truth else None, unions=unions, georeference=georeference)
+
+
+def tasks_of(record: Record) -> tuple[str, ...]:
+    """The task of each dialogue of a record."""
+    return tuple(entry.get("task", DEFAULT_TASK) for entry in record.get("dialogues", []))
+
+
+def choose_dialogues(tasks: Sequence[str], mix: Mapping[str, float] | None, count: int | None, seed: Sequence[int], where: str) -> list[int]:
+    """Positions of the dialogues that a sample asks, ascending: at most ``count``, drawn by the weights that the mix gives their tasks.
+
+    Raises:
+        ValueError: when the mix leaves none.
+    """
+    weights = np.array([1.0 if mix is None else weight_for(mix, task) for task in tasks])
+    allowed = int((weights > 0).sum())
+    if not allowed:
+        raise ValueError(f"the mix {dict(mix or {})} leaves none of the dialogues of {where}, whose tasks are {sorted(set(tasks))}.")
+    drawn = np.random.default_rng(seed).choice(len(tasks), min(count or allowed, allowed), replace=False, p=weights / weights.sum())
+    return sorted(drawn.tolist())
 
 
 def _key(record: dict[str, Any]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from geopix.data.appearance import Appearance
+from geopix.data.order import position
 from geopix.data.source import Source, collate
-from geopix.types import Sample
+from geopix.types import Batch, Sample
 
 Plan = Sequence[tuple[int, Mapping[str, float] | None]]
 """From which training sample on which task mix holds: ``[(0, {"vqa": 1}), (20000, {"segment": 4, "vqa": 1})]``."""
@@ -19,12 +22,22 @@ Plan = Sequence[tuple[int, Mapping[str, float] | None]]
 class _Planned(Dataset[Sample]):
     """A source read by the number of the training sample, so that the mix and the image are functions of that number alone."""
 
-    def __init__(self, source: Source, plan: Plan, truth: bool) -> None:
-        self.source, self.plan, self.truth = source, plan, truth
+    def __init__(self, source: Source, plan: Plan, seed: int) -> None:
+        self.source, self.plan, self.seed = source, plan, seed
 
     def __getitem__(self, index: int) -> Sample:
         mix = next((mix for start, mix in reversed(self.plan) if index >= start), None)
-        return self.source.sample(index if self.source.count is None else index % self.source.count, mix, truth=self.truth)
+        return self.source.sample(position(self.source, index, mix, self.seed), mix)
+
+
+class _InOrder(Dataset[Sample]):
+    """A source read from its first image to its last."""
+
+    def __init__(self, source: Source, truth: bool) -> None:
+        self.source, self.truth = source, truth
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source.sample(index, truth=self.truth)
 
 
 class _Batches:
@@ -44,7 +57,10 @@ class _Batches:
 
 
 class GeoPixData(LightningDataModule):
-    """Sources for each verb, read in batches. Training images come in the order of their number, rank by rank; nothing is padded or repeated in evaluation.
+    """Sources for each verb, read in batches; nothing is padded or repeated in evaluation.
+
+    Training reads a source with an end in a new order in every epoch (:func:`geopix.data.order.position`), rank by rank, and passes over images without a
+    dialogue that the stage's mix allows.
 
     Args:
         train: source to learn from.
@@ -56,6 +72,8 @@ class GeoPixData(LightningDataModule):
         eval_batch_size: images per step and rank elsewhere; as ``batch_size`` by default.
         join: dialogues of one image that training asks in one go (see :func:`geopix.data.source.collate`).
         num_workers: processes that prepare samples, per loader.
+        seed: of the order in which a source with an end is read.
+        appearance: changes of colour, sharpness and noise in training, made on the device.
 
     Raises:
         ValueError: when a verb's source is missing, empty, or fails its check, or when bands of the sources differ.
@@ -73,6 +91,8 @@ class GeoPixData(LightningDataModule):
         eval_batch_size: int | None = None,
         join: int = 1,
         num_workers: int = 0,
+        seed: int = 0,
+        appearance: Appearance | None = None,
     ) -> None:
         super().__init__()
         self.sources = {"train": train, "val": val, "test": test, "predict": predict}
@@ -81,6 +101,8 @@ class GeoPixData(LightningDataModule):
         self.join = join
         self.num_workers = num_workers
         self.samples = samples
+        self.seed = seed
+        self.appearance = appearance
         self._plan: Plan = [(0, None)]
 
     def follow(self, plan: Plan, samples: int) -> None:
@@ -109,7 +131,19 @@ class GeoPixData(LightningDataModule):
             raise ValueError(f"training has {self.samples} samples, fewer than one step of {self.batch_size} on each of {world} ranks; lower data.batch_size.")
         done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
         batches = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done, drop_last=True)
-        return self._loader("train", batches, self._plan, join=self.join, truth=False)
+        source = self.sources["train"]
+        assert source is not None
+        for _, mix in self._plan:
+            position(source, 0, mix, self.seed)  # a mix that leaves nothing is told now and not in the middle of training
+        return self._loader(_Planned(source, self._plan, self.seed), batches, join=self.join)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Change how training images look, on the device; what is drawn follows from the step's number."""
+        trainer = self.trainer
+        if self.appearance is None or trainer is None or not trainer.training:
+            return batch
+        step = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return replace(batch, images=self.appearance(batch.images, seed=hash((self.seed, trainer.global_rank, step)) % 2**63))
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """All of the validation source once, or nothing where there is none."""
@@ -133,13 +167,11 @@ class GeoPixData(LightningDataModule):
         if source.count is None:
             raise ValueError(f"data.{name} never ends: {type(source).__name__} needs a count for evaluation.")
         batches = _Batches(source.count, self.eval_batch_size, trainer.global_rank, trainer.world_size, drop_last=False)
-        return self._loader(name, batches, [(0, None)], join=1, truth=name != "predict")
+        return self._loader(_InOrder(source, truth=name != "predict"), batches, join=1)
 
-    def _loader(self, name: str, batches: _Batches, plan: Plan, *, join: int, truth: bool) -> DataLoader[Sample]:
-        source = self.sources[name]
-        assert source is not None
+    def _loader(self, samples: Dataset[Sample], batches: _Batches, *, join: int) -> DataLoader[Sample]:
         return DataLoader(
-            _Planned(source, plan, truth),
+            samples,
             batch_sampler=batches,
             collate_fn=partial(collate, join=join),
             num_workers=self.num_workers,

@@ -18,11 +18,15 @@ class Source(ABC):
         bands: image bands of every sample.
         count: how many images there are; None when they never end.
         title: what it is called in results: everything that decides its content, in one line.
+        kinds: every task that its dialogues may have, as ``family/kind``; empty where that is not known.
+        blocks: how many images, one after the other, are cheap to read together; None where it does not matter.
     """
 
     bands: int
     count: int | None
     title: str
+    kinds: frozenset[str] = frozenset()
+    blocks: Sequence[int] | None = None
 
     @abstractmethod
     def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
@@ -33,6 +37,10 @@ class Source(ABC):
             mix: weights by task family or ``family/kind`` to draw the dialogues by; None keeps the source's own.
             truth: also give the masks at the image's own size, for evaluation.
         """
+
+    def having(self, mix: Mapping[str, float]) -> Sequence[int] | None:
+        """Positions of the images that have a dialogue which a mix allows, ascending; None where every image has one."""
+        return None
 
     @abstractmethod
     def check(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from geopix.data.scenes.dialogues import Spoken, talk
+from geopix.data.scenes.dialogues import KINDS, Spoken, talk
 from geopix.data.scenes.records import Scene
 from geopix.data.scenes.render import LEVELS, render
 from geopix.data.source import Source
@@ -34,6 +34,7 @@ class Scenes(Source):
     """
 
     bands = 3
+    kinds = frozenset(KINDS)
 
     def __init__(
         self,
