@@ -28,7 +28,7 @@ QUICK += ["--data.num_workers", 0, "--trainer.accelerator", "cpu", "--trainer.pr
 QUICK += ["--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 0, "--trainer.enable_model_summary", "false", "--trainer.log_every_n_steps", 1]
 
 # One map where the quickstart's decoder names two; another decoder would keep the quickstart's two levels where it has an option of that name.
-NEEDED = {SamEncoder: ["--model.net.decoder.levels", "[0, 0]"], Sam2Decoder: ["--model.net.decoder.levels", "[0, 1, 2]"]}
+NEEDED = {SamEncoder: ["--model.net.decoder.levels", "[0, 0]"], Sam2Decoder: ["--model.net.decoder.levels", "[0, 1, 1]"]}
 
 
 def written(part: type) -> dict[str, Any]:
