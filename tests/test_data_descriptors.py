@@ -107,7 +107,7 @@ class Described(Source):
     def check(self) -> None:
         self.source.check()
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         sample = self.source.sample(index, mix)
         dialogues = tuple(self._write(dialogue) if dialogue.task.startswith("segment/") else dialogue for dialogue in sample.dialogues)
         return replace(sample, dialogues=dialogues, truth=tuple(() for _ in dialogues) if truth else None)
@@ -142,7 +142,7 @@ class OneShip(Source):
     def check(self) -> None:
         pass
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         mask = torch.zeros(2, 64, 64, dtype=torch.bool)
         mask[0, 8:24, 32:48] = mask[1, 40:, :16] = True
         ship = Dialogue((Turn("[segment] can you segment the ships?", "Sure, they are [SEG] and [SEG]."),), mask, ("ship", "ship"), "segment/group")

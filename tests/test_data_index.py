@@ -63,7 +63,7 @@ def test_records_that_a_mix_allows(path: Path) -> None:
         assert found is not None
         assert [numbers[place] for place in found] == [number for number in numbers if number % 4 in wanted]
     assert source.kinds == {"segment/single", "segment/group", "vqa/count", "caption/scene"}
-    shown = {position(source, number, {"caption": 1.0}) for number in range(len(source.having({"caption": 1.0}) or ()))}
+    shown = {position(source, number, {"caption": 1.0})[0] for number in range(len(source.having({"caption": 1.0}) or ()))}
     assert shown == set(np.asarray(source.having({"caption": 1.0})).tolist())
     assert RealImages(write(path.with_name("all.jsonl"), [line(0), line(4)]), 8).having({"vqa": 1.0}) is None, "every record has one"
 

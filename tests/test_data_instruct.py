@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from geopix.data.instruct import InstructRecords, RealImages
+from geopix.data.module import _Planned
 from geopix.data.source import collate
 from geopix.rle import decode_rle, encode_rle
 
@@ -204,3 +205,15 @@ def test_as_a_source(folder: Path) -> None:
     assert batch.images.shape == (2, 3, 32, 32)
     assert batch.truth is not None
     assert len(batch.truth) == len(batch.masks)
+
+
+def test_every_epoch_draws_other_dialogues_of_an_image(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "one.png")
+    talks = [{"task": "vqa/count", "turns": [{"prompt": f"[vqa] question {number}?", "answer": str(number)}]} for number in range(12)]
+    (tmp_path / "one.jsonl").write_text(json.dumps({"image": "one.png", "dialogues": talks}) + "\n", encoding="utf-8")
+    source = RealImages(tmp_path / "one.jsonl", 8, dialogues=2)
+    asked = [[talk.turns[0].answer for talk in source.sample(0, {"vqa": 1.0}, epoch=epoch).dialogues] for epoch in range(60)]
+    assert len({answer for epoch in asked for answer in epoch}) == 12, "drawn the same in every epoch, ten of twelve would never be learnt"
+    assert asked[3] == [talk.turns[0].answer for talk in source.sample(0, {"vqa": 1.0}, epoch=3).dialogues]
+    planned = _Planned(source, [(0, {"vqa": 1.0})], seed=1)
+    assert len({planned[number].dialogues[0].turns[0].answer for number in range(30)}) > 4

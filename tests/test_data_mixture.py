@@ -36,7 +36,7 @@ class Listed(Source):
         if not self.tasks:
             raise ValueError("nothing is listed.")
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         asked = [task for task in self.tasks[index] if mix is None or weight_for(mix, task) > 0]
         assert asked, "a sample without a dialogue was asked for"
         talks = tuple(Dialogue((Turn("what?", "that"),), None, (), task) for task in asked)
@@ -81,7 +81,7 @@ def test_no_image_comes_twice_before_its_source_is_used_up_and_every_epoch_has_i
     mixture = Mixture({"c": CAPTIONS, "q": QUESTIONS}, weights={"c": 1.0, "q": 1.0})
     counts = Counter(key for key in (mixture.sample(index).key for index in range(BLOCK)) if key.startswith("c/"))
     assert max(counts.values()) - min(counts.values()) <= 1
-    places = [position(CAPTIONS, number, None) for number in range(90)]
+    places = [position(CAPTIONS, number, None)[0] for number in range(90)]
     per_epoch = [places[start : start + 30] for start in (0, 30, 60)]
     assert all(sorted(epoch) == list(range(30)) for epoch in per_epoch)
     assert per_epoch[0] != per_epoch[1] != per_epoch[2]
@@ -115,7 +115,7 @@ def test_what_cannot_be_mixed_is_told() -> None:
 
 def test_training_passes_over_images_that_the_mix_leaves_nothing_of() -> None:
     mixed = Listed("mixed", [["caption/scene"], ["vqa/count"], ["caption/scene", "vqa/count"]] * 4)
-    places = [position(mixed, number, {"caption": 1.0}) for number in range(8)]
+    places = [position(mixed, number, {"caption": 1.0})[0] for number in range(8)]
     assert sorted(places) == [0, 2, 3, 5, 6, 8, 9, 11]
     with pytest.raises(ValueError, match=r"leaves none of the dialogues of mixed, whose tasks are \['caption/scene', 'vqa/count'\]"):
         position(mixed, 0, {"segment": 1.0})
@@ -139,12 +139,21 @@ def test_a_mixture_trains_stage_by_stage(tmp_path: Path) -> None:
     assert trainer.global_step == 4
 
 
+def test_a_source_that_does_not_say_its_tasks_is_told_and_not_left_unread() -> None:
+    silent = Listed("silent", [["caption/scene"]])
+    silent.kinds = frozenset()
+    mixture = Mixture({"silent": silent, "c": CAPTIONS})
+    assert mixture.sample(0).key
+    with pytest.raises(ValueError, match=r"the sources \['silent'\] do not say which tasks they have"):
+        mixture.sample(0, {"caption": 1.0})
+
+
 def test_images_that_lie_together_are_read_together_and_shuffled_all_the_same() -> None:
     source = Listed("packed", [["caption/scene"]] * 1000)
     source.blocks = [10] * 100
-    epoch = [position(source, number, None) for number in range(1000)]
+    epoch = [position(source, number, None)[0] for number in range(1000)]
     assert sorted(epoch) == list(range(1000))
     open_blocks = [len({place // 10 for place in epoch[start : start + 80]}) for start in range(0, 960, 80)]
     assert max(open_blocks) == 8
-    assert epoch != [position(source, number, None) for number in range(1000, 2000)]
+    assert epoch != [position(source, number, None)[0] for number in range(1000, 2000)]
     assert sum(abs(one - two) == 1 for one, two in pairwise(epoch)) < 60

@@ -273,3 +273,11 @@ def test_masks_without_a_decoder_are_refused() -> None:
         words(collate([toys.sample(0, "segment/single")]))
     with pytest.raises(ValueError, match="a memory and a pixel_encoder serve a mask decoder"):
         GeoPixModel(tiny.TINY[TimmEncoder](), tiny.TINY[MLPConnector], tiny.TINY[HFLanguageModel](), None, tiny.TINY[ClasswiseMemory])
+
+
+def test_images_of_which_nothing_is_asked_give_no_loss_and_no_error() -> None:
+    model = tiny.model(decoder=DotDecoder)
+    silent = collate([replace(toys.sample(index, "vqa/presence"), dialogues=(), truth=None, unions=None) for index in range(2)])
+    output = model(silent)
+    assert output.logits.shape[0] == len(output.drawing.mask_logits) == 0
+    assert all(int(count) == 0 and value.item() == 0 for value, count in loss_terms(output, silent.masks).values())

@@ -170,7 +170,7 @@ def test_a_source_without_files_shows_what_the_model_saw(net: GeoPixModel, tmp_p
     class Drawn(Source):
         bands, count, title = 3, 1, "drawn"
 
-        def sample(self, index: int, mix: object = None, *, truth: bool = False) -> Sample:
+        def sample(self, index: int, mix: object = None, *, truth: bool = False, epoch: int = 0) -> Sample:
             frame = Frame(16, 24, SIZE / 24, 5, 0, (SIZE, SIZE))
             return Sample(torch.full((3, SIZE, SIZE), 0.5), (Dialogue((Turn("[segment] the large red ship"),)),), "drawn", frame)
 

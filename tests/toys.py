@@ -76,7 +76,7 @@ class Toys(Source):
     def check(self) -> None:
         """Nothing can be wrong."""
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """One image; a mix keeps the kinds that it names, by family or kind."""
         self.asked.append((index, None if mix is None else dict(mix)))
         kinds = [kind for kind in self.kinds if mix is None or {kind, kind.split("/")[0]} & set(mix)]

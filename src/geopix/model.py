@@ -141,7 +141,9 @@ class GeoPixModel(nn.Module):
             )
         seen = self.encode(batch.images)
         tokens = self._tokenize(batch.dialogues, seen, ask=False)
-        hidden = self.llm(self._embed(tokens, seen, batch.image_index), tokens.attend)
+        embeds = self._embed(tokens, seen, batch.image_index)
+        # Of no image may anything be asked, and no language model takes 0 rows.
+        hidden = self.llm(embeds, tokens.attend) if len(embeds) else embeds.new_zeros(0, 1, embeds.shape[2])
         prompts, dialogue_index = gather_seg(tokens.ids[:, 1:], hidden, self.llm.seg_ids, self.own_state)
         if not torch.equal(dialogue_index, batch.dialogue_index):
             raise ValueError(

@@ -131,7 +131,7 @@ class Ask(Source):
         """Image bands of every sample; the first file tells."""
         return len(self._bands) if self._bands is not None else image_size(self._asked[self._keys[0]].path)[0]
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """An image with its questions; a task mix has no meaning here.
 
         Raises:

@@ -60,7 +60,7 @@ class Augmented(Source):
 
     Turns keep every sentence whose words of direction can be followed (:func:`geopix.data.directions.redirect`). Crops keep dialogues about things that
     lie wholly inside and that are told apart by class, colour or as the largest, refusals of what was not there, and boxes; questions that count, compare
-    or describe, and whatever names a place or a neighbour, are left out. A crop that would leave nothing to say is not made.
+    or describe, and whatever names a place or a neighbour, are left out. A crop or turn that would leave nothing to say is not made.
 
     Args:
         source: what is seen; its images must be square, as letterboxed ones are.
@@ -99,7 +99,7 @@ class Augmented(Source):
         """Check the source."""
         self.source.check()
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """The sample of a number; every epoch sees each image in another way. Truth at the image's own size is not given.
 
         Raises:
@@ -107,13 +107,14 @@ class Augmented(Source):
         """
         if truth:
             raise ValueError("an augmented set is for training; evaluate on its source.")
-        sample = self.source.sample(position(self.source, index, mix, self.seed), mix)
-        sample = replace(sample, truth=None, unions=None)
+        image, shown = position(self.source, index, mix, self.seed)
+        sample = replace(self.source.sample(image, mix, epoch=shown), truth=None, unions=None)
         rng = np.random.default_rng([self.seed, index, 1])
         if rng.random() < self.crop:
             sample = self._cropped(sample, rng)
         if rng.random() < self.turn:
-            sample = turned(sample, TURNS[int(rng.integers(len(TURNS)))])
+            other = turned(sample, TURNS[int(rng.integers(len(TURNS)))])
+            sample = other if other.dialogues else sample
         return sample
 
     def _cropped(self, sample: Sample, rng: np.random.Generator) -> Sample:

@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
-from geopix.data.frame import letterbox, letterbox_masks
+from geopix.data.decode import choose_dialogues, draw_seed, key_of, sample_of
 from geopix.data.images import Scaling, image_size, read_image
-from geopix.data.index import DEFAULT_TASK, open_index
+from geopix.data.index import open_index
 from geopix.data.instances import InstanceMasks
 from geopix.data.order import weight_for
 from geopix.data.records import Record
 from geopix.data.schema import fault
 from geopix.data.source import Source
-from geopix.rle import encode_rle
-from geopix.types import Dialogue, Sample
+from geopix.types import Sample
 
 SHOWN = 50
 """Problems that one message lists; the rest are counted."""
@@ -127,7 +125,7 @@ class InstructRecords:
         rows = self._index.rows_of_key(key)
         if self._rows is not None:
             rows = np.flatnonzero(np.isin(self._rows, rows)).tolist()
-        return [index for index in rows if _key(self.record(index)) == key]
+        return [index for index in rows if key_of(self.record(index)) == key]
 
     def num_bands(self) -> int:
         """Bands of every image, taken from the first record."""
@@ -154,7 +152,7 @@ class InstructRecords:
             record = _attempt(partial(self.record, index), where, problems)
             if record is None:
                 continue
-            key = _key(record)
+            key = key_of(record)
             if key in keys:
                 problems.append(f"{where}: the key {key!r} was given to line {keys[key]} already; keys name samples and must differ.")
             keys.setdefault(key, self.line(index))
@@ -279,7 +277,7 @@ class RealImages(Source):
         """See :meth:`InstructRecords.original`."""
         return self.records.original(key)
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """One image with its dialogues. A task that the mix does not name or gives the weight 0 is left out.
 
         Raises:
@@ -288,60 +286,7 @@ class RealImages(Source):
         if mix is None and self.dialogues is None:
             return self.records.sample(index, truth)
         where = f"record {index} in {self.records.path}"
-        return self.records.sample(index, truth, choose_dialogues(self.records.tasks(index), mix, self.dialogues, [self.seed, index], where))
-
-
-def sample_of(
-    record: Record,
-    locate: Callable[[str], Path],
-    size: int,
-    bands: Sequence[int] | None,
-    scale: Scaling,
-    with_truth: bool,
-    keep: Sequence[int] | None = None,
-) -> Sample:
-    """A record as a sample; see :meth:`InstructRecords.sample`. Only masks of the dialogues that are kept are decoded.
-
-    Args:
-        locate: from a path in the record to a file.
-    """
-    values, georeference = read_image(locate(record["image"]), bands, scale, record.get("window"))
-    image, frame = letterbox(torch.from_numpy(values), size)
-    reader = InstanceMasks(record, locate, frame.height, frame.width)
-    entries = record.get("dialogues", [])
-    entries = entries if keep is None else [entries[number] for number in keep]
-    dialogues, truth = [], []
-    for entry in entries:
-        turns, masks, classes = reader.dialogue(entry)
-        dialogues.append(Dialogue(turns, letterbox_masks(masks, frame), classes, entry.get("task", DEFAULT_TASK)))
-        truth.append(tuple(encode_rle(mask) for mask in masks) if with_truth else ())
-    unions = None
-    if with_truth and all(name is not None for dialogue in dialogues for name in dialogue.classes):
-        unions = tuple(tuple(encode_rle(reader.class_union(ids)) for ids in entry.get("targets", [])) for entry in entries)
-    return Sample(image, tuple(dialogues), _key(record), frame, truth=tuple(truth) if with_truth else None, unions=unions, georeference=georeference)
-
-
-def tasks_of(record: Record) -> tuple[str, ...]:
-    """The task of each dialogue of a record."""
-    return tuple(entry.get("task", DEFAULT_TASK) for entry in record.get("dialogues", []))
-
-
-def choose_dialogues(tasks: Sequence[str], mix: Mapping[str, float] | None, count: int | None, seed: Sequence[int], where: str) -> list[int]:
-    """Positions of the dialogues that a sample asks, ascending: at most ``count``, drawn by the weights that the mix gives their tasks.
-
-    Raises:
-        ValueError: when the mix leaves none.
-    """
-    weights = np.array([1.0 if mix is None else weight_for(mix, task) for task in tasks])
-    allowed = int((weights > 0).sum())
-    if not allowed:
-        raise ValueError(f"the mix {dict(mix or {})} leaves none of the dialogues of {where}, whose tasks are {sorted(set(tasks))}.")
-    drawn = np.random.default_rng(seed).choice(len(tasks), min(count or allowed, allowed), replace=False, p=weights / weights.sum())
-    return sorted(drawn.tolist())
-
-
-def _key(record: dict[str, Any]) -> str:
-    return str(record.get("key", record["image"]))
+        return self.records.sample(index, truth, choose_dialogues(self.records.tasks(index), mix, self.dialogues, draw_seed(self.seed, index, epoch), where))
 
 
 def _attempt(step: Callable[[], Found], where: str, problems: list[str]) -> Found | None:

@@ -101,7 +101,7 @@ class Mixture(Source):
         """
         return {(stream.source, stream.task): stream.share for stream in self._streams(frozen_mix(mix))}
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """The sample of a number; see :meth:`geopix.data.source.Source.sample`."""
         streams = self._streams(frozen_mix(mix))
         stream, ordinal = _draw(tuple(stream.share for stream in streams), index, self.seed)
@@ -110,7 +110,8 @@ class Mixture(Source):
         asked = None if task is None else {task: 1.0}
         if task is not None and mix is not None and "/" not in task:  # a kind that the mix names by itself is a stream of its own
             asked = {task: 1.0} | {other: 0.0 for other in mix if other.startswith(f"{task}/")}
-        sample = source.sample(position(source, ordinal, asked, self.seed), asked, truth=truth)
+        image, epoch = position(source, ordinal, asked, self.seed)
+        sample = source.sample(image, asked, truth=truth, epoch=epoch)
         return Sample(**{**vars(sample), "key": f"{name}/{sample.key}"})
 
     @lru_cache(maxsize=32)  # noqa: B019 (a mixture lives as long as its process)
@@ -122,6 +123,8 @@ class Mixture(Source):
         else:
             wanted = dict(mix)
             holders: defaultdict[str, dict[str, float]] = defaultdict(dict)
+            if silent := [name for name, source in self.sources.items() if not source.kinds and weights[name] > 0]:
+                raise ValueError(f"the sources {silent} do not say which tasks they have (kinds), so no mix of tasks would ever read them.")
             for name, source in self.sources.items():
                 for kind in source.kinds:
                     task = kind if kind in wanted else kind.split("/")[0]

@@ -27,7 +27,8 @@ class _Planned(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         mix = next((mix for start, mix in reversed(self.plan) if index >= start), None)
-        return self.source.sample(position(self.source, index, mix, self.seed), mix)
+        image, epoch = position(self.source, index, mix, self.seed)
+        return self.source.sample(image, mix, epoch=epoch)
 
 
 class _InOrder(Dataset[Sample]):

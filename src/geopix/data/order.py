@@ -16,8 +16,8 @@ TOGETHER = 8
 FrozenMix = tuple[tuple[str, float], ...]
 
 
-def position(source: Source, number: int, mix: Mapping[str, float] | None, seed: int = 0) -> int:
-    """The image of a source that a training sample shows.
+def position(source: Source, number: int, mix: Mapping[str, float] | None, seed: int = 0) -> tuple[int, int]:
+    """The image of a source that a training sample shows, and the epoch: how often it was shown before.
 
     Of a source with an end, every epoch shows each image once, in an order of its own; images without a dialogue that the mix allows are passed over.
     Where a source says which images lie together (``blocks``), the order stays among few of them at a time.
@@ -31,12 +31,13 @@ def position(source: Source, number: int, mix: Mapping[str, float] | None, seed:
         ValueError: when the mix leaves nothing.
     """
     if source.count is None:
-        return number
+        return number, 0
     frozen = frozen_mix(mix)
     count = len(_allowed(source, frozen))
     if not count:
         raise ValueError(f"the mix {dict(mix or {})} leaves none of the dialogues of {source.title}, whose tasks are {sorted(source.kinds)}.")
-    return int(_epoch(source, frozen, number // count, seed)[number % count])
+    epoch = number // count
+    return int(_epoch(source, frozen, epoch, seed)[number % count]), epoch
 
 
 def frozen_mix(mix: Mapping[str, float] | None) -> FrozenMix | None:

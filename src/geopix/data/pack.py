@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from geopix.data.decode import choose_dialogues, draw_seed, sample_of, tasks_of
 from geopix.data.images import Scaling, image_size
-from geopix.data.instruct import InstructRecords, choose_dialogues, sample_of, tasks_of
+from geopix.data.instruct import InstructRecords
 from geopix.data.order import weight_for
 from geopix.data.records import Record
 from geopix.data.source import Source
@@ -175,11 +176,11 @@ class PackedImages(Source):
             raise ValueError(f"{self.shards} holds no record.")
         self.sample(0)
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """One record; see :meth:`geopix.data.instruct.RealImages.sample`."""
         with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
             record, files = self._read(index, Path(folder))
-            keep = choose_dialogues(tasks_of(record), mix, self.dialogues, [self.seed, index], f"record {index} in {self.shards}")
+            keep = choose_dialogues(tasks_of(record), mix, self.dialogues, draw_seed(self.seed, index, epoch), f"record {index} in {self.shards}")
             return sample_of(record, files.__getitem__, self.size, self._bands, self.scale, truth, keep)
 
     def _read(self, index: int, folder: Path) -> tuple[Record, dict[str, Path]]:

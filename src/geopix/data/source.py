@@ -29,13 +29,14 @@ class Source(ABC):
     blocks: Sequence[int] | None = None
 
     @abstractmethod
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """One image with its dialogues; the same arguments give the same sample, always.
 
         Args:
             index: below ``count``, or any where images never end.
             mix: weights by task family or ``family/kind`` to draw the dialogues by; None keeps the source's own.
             truth: also give the masks at the image's own size, for evaluation.
+            epoch: how often the image was shown before. A source that draws some of an image's dialogues draws anew in each; evaluation stays at 0.
         """
 
     def having(self, mix: Mapping[str, float]) -> Sequence[int] | None:

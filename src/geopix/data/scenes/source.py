@@ -63,7 +63,7 @@ class Scenes(Source):
         words = np.frombuffer(f"{self.split}/{self.level}".encode(), dtype=np.uint8)
         return talk(scene, np.random.default_rng([self.seed, index, *words.tolist()]), mix or self.mix, self.dialogues)
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """One scene with its dialogues; see :meth:`geopix.data.source.Source.sample`."""
         scene = self.scene(index)
         spoken = self.spoken(scene, index, mix)

@@ -119,9 +119,9 @@ class PublicSet(Source):
         """See :meth:`geopix.data.instruct.InstructRecords.original`."""
         return self.images.original(key)
 
-    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False) -> Sample:
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """See :meth:`geopix.data.instruct.RealImages.sample`."""
-        return self.images.sample(index, mix, truth=truth)
+        return self.images.sample(index, mix, truth=truth, epoch=epoch)
 
 
 def convert(reader: Reader, path: Path) -> Report:
