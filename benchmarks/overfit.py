@@ -34,7 +34,7 @@ from geopix.llms.hf import HFLanguageModel
 from geopix.llms.tokenizer import train_tokenizer
 from geopix.memory.classwise import ClasswiseMemory
 from geopix.model import GeoPixModel
-from geopix.scoring import Scores
+from geopix.evaluation.scores import Scores
 from geopix.task import GeoPixTask
 
 LLAMA = {"model_type": "llama", "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}

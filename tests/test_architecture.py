@@ -30,13 +30,15 @@ FLOORS = {
     "zoo": {"", "contracts"},  # imports the families by their names, to find what extends a contract
     "pictures": {"typeset"},
     "outputs": {"pictures", "rle", "types"},
-    "scoring": {"data", "metrics", "rle", "types"},
-    "task": {"", "losses", "model", "scoring", "types", "checkpoint"},
+    "evaluation": {"", "data", "metrics", "pictures", "rle", "types"},
+    "task": {"", "losses", "model", "evaluation", "types", "checkpoint"},
     "curriculum": {"data", "task"},
-    "predictions": {"data", "outputs", "pictures", "scoring", "types"},
-    "monitor": {"", "curriculum", "data", "outputs", "pictures", "scoring", "task", "types"},
+    "predictions": {"data", "evaluation", "outputs", "pictures", "types"},
+    "monitor": {"curriculum", "data", "evaluation", "pictures", "task", "types"},
+    "results": {"", "checkpoint", "data", "evaluation", "task", "types"},
+    "sweep": {"", "cli"},  # runs the command line, so it stands above it
 }
-LIGHTNING = {"contracts", "task", "curriculum", "monitor", "predictions", "cli", "checkpoint", "data/module"}
+LIGHTNING = {"contracts", "task", "curriculum", "monitor", "predictions", "results", "cli", "cli_benchmarks", "checkpoint", "data/module", "sweep/report"}
 
 
 def imports(path: Path) -> set[str]:

@@ -17,7 +17,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 120
-NOT_COMPARED = "control/shuffled"  # asks about the next image of the same batch, which is another one on another number of ranks
 
 
 def stages():
@@ -34,12 +33,13 @@ def metrics(folder: Path, **settings) -> dict[str, float]:
     import torch
 
     from geopix.data.module import GeoPixData
+    from geopix.results import Results
     from tests import tiny, toys
 
     torch.manual_seed(0)
     task = toys.Guessing(tiny.model(memory=False, decoder=tiny.DotDecoder))
-    found = toys.trainer(folder, **settings).test(task, datamodule=GeoPixData(test=toys.Toys(5), batch_size=2), verbose=False)[0]
-    return {name: value for name, value in found.items() if not name.startswith(NOT_COMPARED)}
+    trainer = toys.trainer(folder, Results(folder / "test", resamples=50, pictures=0), **settings)
+    return dict(trainer.test(task, datamodule=GeoPixData(test=toys.Toys(5), batch_size=2), verbose=False)[0])
 
 
 def work(folder: Path) -> None:
@@ -96,7 +96,9 @@ def work(folder: Path) -> None:
     uneven = train("ddp", toys.Toys(kinds=("segment/multi",), odd=("caption/scene",)), decoder=Shortcut)
     scores = metrics(folder, strategy="ddp", devices=2)
     rank = torch.distributed.get_rank()
-    (folder / f"{rank}.json").write_text(json.dumps({"staged": staged, "uneven": uneven, "scores": scores}))
+    (folder / f"{rank}.json").write_text(
+        json.dumps({"staged": staged, "uneven": uneven, "scores": scores, "samples": (folder / "test" / "samples.jsonl").read_text()})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +141,12 @@ def test_a_rank_with_captions_alone_does_not_hang(ranks: list[dict]) -> None:
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The ``compute`` method of metric")
 def test_scores_of_two_ranks_are_those_of_one(ranks: list[dict], tmp_path: Path) -> None:
     alone = metrics(tmp_path)
+    assert "control/shuffled_giou" in alone, "who is asked about which image must not depend on the number of ranks"
     assert alone["single/count"] == 5
     assert 0 < alone["single/giou"] < 1
     for found in ranks:
         assert found["scores"] == pytest.approx(alone, abs=1e-6)
+        assert found["samples"] == (tmp_path / "test" / "samples.jsonl").read_text()
 
 
 if __name__ == "__main__":

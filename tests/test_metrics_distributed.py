@@ -1,6 +1,6 @@
 """Metrics over two processes with uneven shards, one of them empty, equal those of one process.
 
-Run as a script, ``python tests/test_metrics_distributed.py FOLDER``, this file starts both processes, which leave their results in the folder. It forks them,
+Run as a script, ``python -m tests.test_metrics_distributed FOLDER``, this file starts both processes, which leave their results in the folder. It forks them,
 because importing torchmetrics takes longer than everything else here; nothing has started a thread by then.
 """
 
@@ -17,34 +17,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchmetrics import Metric
 
-from geopix.metrics.boxes import BoxAccuracy
-from geopix.metrics.caption import RougeL
-from geopix.metrics.masks import MaskIoU, Refusal
-from geopix.metrics.vqa import VQAAccuracy
+from tests.metric_cases import CASES
 
-DATA: dict[str, list[tuple]] = {
-    "masks": [(3, 7), (0, 0), (5, 5), (0, 9), (2, 3)],
-    "refusal": [(True, True), (False, False), (True, False), (False, True), (True, True)],
-    "vqa": [("presence", "yes", "yes"), ("count", "2", "3"), ("presence", "No.", "no"), ("presence", "", "yes"), ("count", "1", "1")],
-    "boxes": [(f"{{<0><0><10><{size}>}}", "{<0><0><10><10>}") for size in (10, 7, 5, 2)] + [("none", "{<0><0><10><10>}")],
-    "caption": [("a ship", "two ships"), ("a bridge over water", "a bridge"), ("", "a road"), ("three courts", "three courts"), ("x y z", "x z")],
-}
 SPLITS = {"uneven": (4, 1), "one rank empty": (5, 0), "other rank empty": (0, 5)}
 
 
-def metrics() -> dict[str, Metric]:
-    return {"masks": MaskIoU(), "refusal": Refusal(), "vqa": VQAAccuracy(("presence", "count", "never")), "boxes": BoxAccuracy(), "caption": RougeL()}
-
-
 def score(part: slice) -> dict[str, dict[str, str]]:
-    """Every metric fed with a part of the data one item at a time; values as text, which keeps every bit and NaN."""
+    """Every metric fed with a part of its things, one at a time; values as text, which keeps every bit and NaN."""
     results = {}
-    for name, metric in metrics().items():
-        for item in DATA[name][part]:
-            columns = [[value] for value in item]
-            metric.update(*(map(torch.tensor, columns) if name in ("masks", "refusal") else columns))
+    for name, case in CASES.items():
+        metric = case.make()
+        for item in case.items[part]:
+            metric.update(*item)
         results[name] = {key: f"{value.item():.12f}" for key, value in metric.compute().items()}
     return results
 
@@ -74,7 +59,8 @@ def work_in_two(folder: Path) -> int:
 
 @pytest.mark.skipif(not (sys.platform.startswith("linux") and torch.distributed.is_available()), reason="needs fork and torch.distributed")
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    parent = subprocess.Popen([sys.executable, str(Path(__file__).resolve()), str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [sys.executable, "-m", "tests.test_metrics_distributed", str(tmp_path)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         _, errors = parent.communicate(timeout=60)
     except subprocess.TimeoutExpired:
@@ -83,7 +69,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         raise
     assert parent.returncode == 0, errors
     expected = score(slice(None))
-    assert float(expected["masks"]["count"]) == 5
+    assert float(expected["MaskIoU"]["count"]) == 5
     for rank in range(2):
         results = json.loads((tmp_path / f"{rank}.json").read_text())
         assert results.keys() == SPLITS.keys()

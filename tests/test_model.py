@@ -14,7 +14,7 @@ from geopix.llms.hf import HFLanguageModel
 from geopix.losses import LossWeights, loss_terms, weight_of
 from geopix.memory.classwise import ClasswiseMemory
 from geopix.model import GeoPixModel, gather_seg
-from geopix.scoring import Scores
+from geopix.evaluation.scores import Scores
 from geopix.task import GeoPixTask
 from geopix.types import Batch, Prediction, Turn
 from tests import tiny, toys

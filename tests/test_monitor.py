@@ -11,7 +11,9 @@ from PIL import Image
 from geopix.curriculum import Curriculum, Stage
 from geopix.data.module import GeoPixData
 from geopix.decoders.dot import DotDecoder
-from geopix.monitor import AnswerPictures, Curves, Results, table
+from geopix.evaluation.numbers import table_of
+from geopix.monitor import AnswerPictures, Curves
+from geopix.results import Results
 from tests import tiny, toys
 
 pytestmark = pytest.mark.filterwarnings(
@@ -57,9 +59,9 @@ def test_pictures_curves_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_table_leaves_counts_out() -> None:
-    assert table({"single/giou": 0.5, "single/count": 3.0, "vqa/presence_num": 2.0, "absent/num_targets": 1.0}) == "  single/giou    0.500"
+    assert table_of({"single/giou": 0.5, "single/count": 3.0, "vqa/presence_num": 2.0, "absent/num_targets": 1.0}) == "  single/giou    0.500"
 
 
 def test_the_table_leaves_out_how_many_but_not_how_well_things_are_counted() -> None:
-    shown = table({"single/giou": 0.5, "single/count": 9.0, "vqa/count": 0.25, "vqa/count_num": 4.0, "absent/num_absent": 2.0})
+    shown = table_of({"single/giou": 0.5, "single/count": 9.0, "vqa/count": 0.25, "vqa/count_num": 4.0, "absent/num_absent": 2.0})
     assert [line.split()[0] for line in shown.splitlines()] == ["single/giou", "vqa/count"]

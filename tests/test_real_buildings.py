@@ -16,7 +16,8 @@ from geopix.data.source import collate
 from geopix.data.sources.coco import convert_coco
 from geopix.losses import loss_terms
 from geopix.predictions import WritePredictions
-from geopix.scoring import Scores, own_truth
+from geopix.evaluation.outcome import own_truth
+from geopix.evaluation.scores import Scores
 from geopix.task import GeoPixTask
 from geopix.types import Drawing, Prediction
 from tests import tiny

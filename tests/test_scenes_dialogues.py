@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
 from geopix.data.scenes.catalogue import CLASSES, COLOURS
 from geopix.data.scenes.catalogue import KINDS as CATALOGUE
@@ -15,6 +16,7 @@ from geopix.data.scenes.dialogues import FAMILIES, KINDS, Spoken, talk
 from geopix.data.scenes.phrases import QUESTIONS
 from geopix.data.scenes.records import Instance, Scene
 from geopix.data.scenes.render import LEVELS, render
+from geopix.data.scenes.source import Scenes
 from geopix.types import SEG
 
 MIX = {"segment": 6.0, "refer": 1.0, "vqa": 4.0, "caption": 1.0}
@@ -280,3 +282,15 @@ def test_most_single_references_need_more_than_the_class(rendered: list[tuple[Sc
     for scene, said in singles:
         assert said.needs_more == (sum(instance.name == said.classes[0] for instance in scene.instances) > 1)
     assert 0.62 <= np.mean([said.needs_more for _, said in singles]) <= 0.82
+
+
+def test_what_is_unseen_is_never_spoken_of_and_still_shown() -> None:
+    whole, without = Scenes("easy", size=96), Scenes("easy", size=96, unseen=["small vehicle", "ship"])
+    words = [" ".join(f"{turn.prompt} {turn.answer}" for talk in without.spoken(without.scene(index), index) for turn in talk.turns) for index in range(40)]
+    assert not any(re.search(r"\b(ships?|small vehicles?)\b", text, re.IGNORECASE) for text in words)
+    assert sum(len(text) for text in words) > 2000
+    assert any("ship" in {one.name for one in without.scene(index).instances} for index in range(40))
+    assert torch.equal(whole.sample(3).image, without.sample(3).image)
+    assert "without ship, small vehicle" in without.title
+    with pytest.raises(ValueError, match="boat"):
+        Scenes(unseen=["boat"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from geopix.data.module import GeoPixData, _Batches, _Planned
+from geopix.data.module import GeoPixData, _Batches, _Dealt, _Planned
 from geopix.data.source import collate
 from geopix.types import Dialogue, Turn
 from tests import toys
@@ -60,18 +60,23 @@ def test_refused_batches() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_every_evaluation_image_is_read_once(world: int) -> None:
-    ranks = [_Batches(10, 3, rank, world, drop_last=False) for rank in range(world)]
+    ranks = [_Dealt(10, 3, rank, world, frozenset()) for rank in range(world)]
     read = [index for batches in ranks for batch in batches for index in batch]
     assert sorted(read) == list(range(10))
     assert all(len(list(batches)) == len(batches) for batches in ranks)
+    assert {tuple(batch) for batches in ranks for batch in batches} == {(0, 1, 2), (3, 4, 5), (6, 7, 8), (9,)}, "ranks must not change what is read together"
+
+
+def test_what_was_scored_before_is_left_out_and_the_other_batches_stay_as_they_are() -> None:
+    assert list(_Dealt(10, 3, 0, 1, frozenset({0, 1, 2, 6, 7, 8}))) == [[3, 4, 5], [9]]
 
 
 def test_training_steps_take_the_samples_in_order_over_all_ranks() -> None:
-    ranks = [_Batches(21, 3, rank, 2, drop_last=True) for rank in range(2)]
+    ranks = [_Batches(21, 3, rank, 2) for rank in range(2)]
     for step, (one, two) in enumerate(zip(*ranks, strict=True)):
         assert sorted(one + two) == list(range(6 * step, 6 * step + 6))
     assert [len(batches) for batches in ranks] == [3, 3], "no rank may have a step more than another"
-    resumed = _Batches(21, 3, 1, 2, start=2, drop_last=True)
+    resumed = _Batches(21, 3, 1, 2, start=2)
     assert list(resumed) == list(ranks[1])[2:]
     assert len(resumed) == 3, "the length counts what was trained before"
 

@@ -8,8 +8,10 @@ from lightning.pytorch import Callback
 from timm.optim import Muon
 
 from geopix.data.module import GeoPixData
+from geopix.data.source import collate
 from geopix.decoders.dot import DotDecoder
 from geopix.task import GeoPixTask
+from geopix.types import Drawing, Prediction
 from tests import tiny, toys
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -93,3 +95,33 @@ def test_a_scheduler_steps_once_per_step(tmp_path: Path) -> None:
     trainer = toys.trainer(tmp_path, gradient_clip_val=1e-3)
     trainer.fit(task, datamodule=GeoPixData(toys.Toys(), samples=3, batch_size=1))
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1 / 8)
+
+
+def test_a_forced_protocol_draws_for_the_true_answer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = tiny.model(decoder=DotDecoder).eval()
+    batch = collate([toys.sample(0, *toys.KINDS)])
+    given = GeoPixTask(model, protocol="teacher_forced").answer(batch)
+    assert given.answers == tuple(tuple(turn.answer for turn in turns) for turns in batch.dialogues)
+    assert torch.equal(given.drawing.dialogue_index, batch.dialogue_index), "one mask for each that is asked for, whatever the model would have written"
+    task = GeoPixTask(model, protocol="peers/rmsin")
+    found = toys.trainer(tmp_path).test(task, datamodule=GeoPixData(test=toys.Toys(2), batch_size=2), verbose=False)[0]
+    assert found["single/count"] == 2
+    assert "single/miou" in found
+    assert not any(name.startswith(("vqa", "caption", "absent", "control/shuffled")) for name in found)
+
+
+def test_a_wrong_name_is_told_where_the_protocol_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model()
+    told: list[object] = []
+
+    def answer(self, seen, prompts, image_index, *, max_new_tokens, classes) -> Prediction:
+        told.append(classes)
+        return Prediction(tuple(("",) * len(each) for each in prompts), Drawing(torch.zeros(0, 8, 8), image_index[:0]))
+
+    monkeypatch.setattr(type(model), "generate", answer)
+    batch = collate([toys.sample(0, "segment/multi", "segment/followup")])
+    for protocol in ("generate", "generate_named", "generate_misnamed"):
+        GeoPixTask(model, protocol=protocol).answer(batch)  # type: ignore[arg-type]
+    after = dict(zip(model.classes, [*model.classes[1:], *model.classes[:1]], strict=True))
+    assert told == [None, [["ship", "plane"], [None]], [[after["ship"], after["plane"]], [None]]]

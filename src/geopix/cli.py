@@ -27,11 +27,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from geopix.checkpoint import CheckpointError, check_checkpoint, check_resume, differences, last_checkpoint, other_parts, read_checkpoint
+from geopix.cli_benchmarks import canvas_of, read_benchmarks
 from geopix.cli_errors import ConfigError, explain, tell
 from geopix.cli_places import kept_options
 from geopix.cli_weights import refuse_missing
 from geopix.curriculum import Curriculum
 from geopix.data.module import GeoPixData
+from geopix.results import Results
 from geopix.task import GeoPixTask
 
 _ROWS = 24
@@ -144,6 +146,9 @@ class GeoPixCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of geopix beside those of task, data and trainer. Every verb takes them all, so one file serves all verbs."""
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Results, "results")
+        parser.add_argument("--benchmark", type=str, nargs="*", default=[], help="test: names or files of benchmarks/ instead of data.test")
+        parser.add_argument("--benchmark_root", type=Path, default=Path("data"), help="test: folder of the data sets that benchmarks name")
         parser.add_argument("--init_from", type=str | None, default=None, help="fit: start a new training from the weights of this checkpoint")
         parser.add_argument("--allow_random", type=bool, default=False, help="validate, test, predict: go on without a checkpoint, with random weights")
 
@@ -213,7 +218,7 @@ class GeoPixCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         known = inspect.signature(vars(Trainer)[subcommand]).parameters
-        always = {"weights_only": True, "return_predictions": False}
+        always = {"weights_only": True, "return_predictions": False} | ({"verbose": False} if subcommand == "test" else {})
         return {**super()._prepare_subcommand_kwargs(subcommand), **{name: value for name, value in always.items() if name in known}}
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -223,9 +228,25 @@ class GeoPixCLI(LightningCLI):
             if subcommand == "fit" and self.opened is not None:
                 self._take(self.model, init=self.config["fit"].init_from is not None)
             self._stored = {}
-            super()._run_subcommand(subcommand)
+            if subcommand == "test" and self.config["test"].benchmark:
+                self._test_benchmarks()
+            else:
+                super()._run_subcommand(subcommand)
         except CheckpointError as error:
             raise CheckpointError(f"{error}\n  file      {self.opened}") from error
+
+    def _test_benchmarks(self) -> None:
+        """Test on one benchmark after the other, each with a folder of its own below the run folder; all of them are looked at before the first starts."""
+        said = self.config["test"]
+        size, batch = canvas_of(said.data.as_dict()), said.data.eval_batch_size or said.data.batch_size
+        parser = Parser(exit_on_error=True)
+        found = read_benchmarks(said.benchmark, parser, root=said.benchmark_root, size=size, batch=batch, workers=said.data.num_workers)
+        results = next(each for each in self.trainer.callbacks if isinstance(each, Results))  # type: ignore[attr-defined]
+        folder = results.folder or Path(self.trainer.default_root_dir)
+        for name, data in found.items():
+            results.folder = folder / name
+            self.trainer.test(**{**self._prepare_subcommand_kwargs("test"), "datamodule": data})
+        results.folder = None if folder == Path(self.trainer.default_root_dir) else folder
 
     def _take(self, task: GeoPixTask, *, init: bool) -> None:
         """Check a checkpoint before anything expensive starts; take the weights where a new training begins with them."""

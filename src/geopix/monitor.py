@@ -1,9 +1,7 @@
-"""What a run leaves for a person to look at: pictures of validation answers, curves, and the result of a test."""
+"""What a run leaves for a person to look at: pictures of answers, and curves."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from geopix import __version__
 from geopix.curriculum import Curriculum
 from geopix.data.module import GeoPixData
+from geopix.evaluation.numbers import is_count
+from geopix.evaluation.outcome import own_truth
+from geopix.evaluation.scores import own_masks
 from geopix.pictures import contact_sheet, curves, panel, to_rgb
-from geopix.scoring import own_masks, own_truth
-from geopix.task import GeoPixTask
 from geopix.types import Batch, Prediction
 
 
@@ -128,7 +126,7 @@ class Curves(Callback):
 
     def _note(self, trainer: Trainer, prefix: str) -> None:
         for name, value in trainer.callback_metrics.items():
-            if name.startswith(prefix) and not _counts(name):
+            if name.startswith(prefix) and not is_count(name):
                 self.history.setdefault(name, []).append((trainer.global_step, float(value)))
 
     def _draw(self, trainer: Trainer) -> None:
@@ -150,50 +148,3 @@ def _stage_marks(trainer: Trainer) -> list[tuple[int, str]]:
         if isinstance(callback, Curriculum)
         for start, stage in zip(callback.starts, callback.stages, strict=True)
     ]
-
-
-class Results(Callback):
-    """``metrics.json`` of a test: the numbers with the protocol, the data and the command that they belong to.
-
-    Args:
-        path: where to write it; ``metrics.json`` in the run folder by default.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the numbers and show them as a table."""
-        data: object = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or not isinstance(pl_module, GeoPixTask) or not isinstance(data, GeoPixData):
-            return
-        source = data.sources["test"]
-        assert source is not None
-        metrics = {name: round(float(value), 5) for name, value in sorted(trainer.callback_metrics.items())}
-        result = {
-            "protocol": pl_module.protocol,
-            "data": source.title,
-            "command": " ".join(["geopix", *sys.argv[1:]]),
-            "version": __version__,
-            "metrics": metrics,
-        }
-        path = self.path or Path(trainer.default_root_dir) / "metrics.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"\n{result['data']}  (protocol: {result['protocol']})")
-        print(table(metrics))
-        for label, shown in (("numbers", path), ("pictures", path.parent / "pictures"), ("curves", path.parent / "curves.png")):
-            print(f"{label:9}{shown}")
-
-
-def table(metrics: dict[str, float]) -> str:
-    """Metrics as aligned lines, counts left out."""
-    shown = {name: value for name, value in metrics.items() if not _counts(name)}
-    width = max(map(len, shown), default=0)
-    return "\n".join(f"  {name:<{width}}  {value:7.3f}" for name, value in shown.items())
-
-
-def _counts(name: str) -> bool:
-    """Whether a score only says how many things were scored. ``vqa/count`` is no such one: it is the accuracy of counting questions."""
-    family, _, score = name.removeprefix("val/").partition("/")
-    return (score == "count" and family != "vqa") or score.endswith("_num") or score.startswith("num_")

@@ -18,7 +18,7 @@ from geopix.data.frame import to_own_frame
 from geopix.data.module import GeoPixData
 from geopix.outputs import Answered, AnswerWriter, split_turns
 from geopix.pictures import to_rgb
-from geopix.scoring import own_masks
+from geopix.evaluation.scores import own_masks
 from geopix.types import SEG, Batch, Drawing, Prediction
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,12 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from geopix.checkpoint import check_checkpoint, manifest, trained_state, use_own_options
+from geopix.evaluation.protocols import PROTOCOLS, ProtocolName
+from geopix.evaluation.scores import Scores
 from geopix.losses import TERMS, LossWeights, loss_terms, weight_of
 from geopix.model import GeoPixModel
-from geopix.scoring import Scores
 from geopix.types import Batch, Prediction
-
-Protocol = Literal["generate", "generate_named"]
 
 
 class GeoPixTask(LightningModule):
@@ -33,8 +33,8 @@ class GeoPixTask(LightningModule):
         loss: what each loss counts, unless a stage says otherwise.
         named_share: share of training masks whose class name the memory is told; evaluation never tells it.
         max_new_tokens: longest answer of a turn, in tokens.
-        protocol: ``generate`` asks with images and prompts only; ``generate_named`` also tells the memory the class of each mask.
-        controls: in ``test``, also score the same prompts asked about other images.
+        protocol: how answers are asked for and masks compared (:data:`geopix.evaluation.protocols.PROTOCOLS`).
+        controls: in ``test``, also score the same prompts asked about other images; only free answers have this control.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class GeoPixTask(LightningModule):
         loss: LossWeights = LossWeights(),  # noqa: B008 (frozen)
         named_share: float = 0.5,
         max_new_tokens: int = 128,
-        protocol: Protocol = "generate",
+        protocol: ProtocolName = "generate",
         controls: bool = True,
     ) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class GeoPixTask(LightningModule):
         self.named_share, self.max_new_tokens = named_share, max_new_tokens
         self.protocol, self.controls = protocol, controls
         self.trainable = frozenset(f"net.{name}" for name, parameter in net.named_parameters() if parameter.requires_grad)
-        self.scores = Scores()
+        self.scores = Scores(protocol)
         # A checkpoint holds what was trained; what is missing from it is told apart from what was never trained in on_load_checkpoint.
         self.strict_loading = False
 
@@ -110,10 +110,13 @@ class GeoPixTask(LightningModule):
     # ------------------------------------------------------------------ evaluation
 
     def answer(self, batch: Batch) -> Prediction:
-        """Answer a batch's questions from its images and prompts alone (and the class names, if the protocol says so)."""
+        """Answer a batch's questions from its images and prompts alone (and the class names or true answers, if the protocol says so)."""
+        protocol = PROTOCOLS[self.protocol]
+        if protocol.forced:
+            return Prediction(tuple(tuple(turn.answer for turn in turns) for turns in batch.dialogues), self.net(batch).drawing)
         seen = self.net.encode(batch.images)
         prompts = [[turn.prompt for turn in turns] for turns in batch.dialogues]
-        classes = _names_by_dialogue(batch) if self.protocol == "generate_named" else None
+        classes = _names_by_dialogue(batch, self.net.classes if protocol.misnamed else ()) if protocol.named else None
         return self.net.generate(seen, prompts, batch.image_index, max_new_tokens=self.max_new_tokens, classes=classes)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
@@ -125,7 +128,7 @@ class GeoPixTask(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
         """Answer freely and score, with the controls."""
         prediction = self.validation_step(batch, batch_idx)
-        if self.controls and len(batch.images) > 1:
+        if self.controls and len(batch.images) > 1 and not PROTOCOLS[self.protocol].forced:
             self.scores.update_shuffled(batch, self._answer_shuffled(batch))
         return prediction
 
@@ -185,8 +188,10 @@ def _tables(net: GeoPixModel) -> set[int]:
     return entries | {id(parameter) for name, parameter in net.named_parameters() if name.endswith("lm_head.weight")}
 
 
-def _names_by_dialogue(batch: Batch) -> list[list[str | None]]:
+def _names_by_dialogue(batch: Batch, vocabulary: Sequence[str] = ()) -> list[list[str | None]]:
+    """The class of each mask; with a vocabulary, the one that follows it there."""
+    after = dict(zip(vocabulary, [*vocabulary[1:], *vocabulary[:1]], strict=True))
     names: list[list[str | None]] = [[] for _ in batch.dialogues]
     for owner, name in zip(batch.dialogue_index.tolist(), batch.classes, strict=True):
-        names[owner].append(name)
+        names[owner].append(name if name is None else after.get(name, name))
     return names

@@ -55,6 +55,7 @@ class Dialogue:
         classes: the class name of each mask, None where it is not known; may be empty, which means all unknown.
         task: ``family/kind``, such as ``segment/single`` or ``vqa/count``. The family (segment, refer, caption, vqa)
             is what a task mix draws by; the kind is what scores are grouped by.
+        references: all true answers to the last turn, where a data set gives several, such as five captions; scores alone read them.
 
     Raises:
         ValueError: unless the answers hold as many ``[SEG]`` as there are masks, and as many classes as masks (or none).
@@ -64,6 +65,7 @@ class Dialogue:
     masks: Bool[Tensor, "m h w"] | None = None
     classes: tuple[str | None, ...] = ()
     task: str = "segment/single"
+    references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.turns:
@@ -137,6 +139,7 @@ class Batch:
         keys, frames, georeferences: one per image.
         truth: each mask at its image's own size, in evaluation only; stays on the CPU.
         unions: the same for the union of each target's class, where the data set knows every instance.
+        references: of each dialogue all true answers to its last turn, where the data set gives several; read by scores alone.
     """
 
     images: Float[Tensor, "b c h w"]
@@ -151,6 +154,7 @@ class Batch:
     truth: tuple[RLE, ...] | None = None
     unions: tuple[RLE, ...] | None = None
     georeferences: tuple[Georeference | None, ...] = field(default=())
+    references: tuple[tuple[str, ...], ...] = ()
 
     def to(self, device: object, non_blocking: bool = False) -> Batch:
         """The same batch with its tensors on ``device``; Lightning calls this."""

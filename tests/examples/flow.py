@@ -79,7 +79,7 @@ assert prediction.drawing.mask_logits.shape[1:] == (32, 32)
 # --8<-- [end:generate]
 
 # --8<-- [start:score]
-from geopix.scoring import Scores
+from geopix.evaluation.scores import Scores
 
 batch = collate([scenes.sample(0, truth=True), scenes.sample(1, truth=True)])  # true masks at the images' own size
 scores = Scores()

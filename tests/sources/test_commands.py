@@ -9,7 +9,7 @@ import yaml
 
 from geopix.data.sources.reader import Reader
 from geopix.data.sources.wording import VQA_KINDS
-from geopix.scoring import VQA_KINDS as SCORED
+from geopix.evaluation.groups import VQA_KINDS as SCORED
 from tests.commands import ROOT, geopix
 from tests.sources.layouts import LAYOUTS
 

@@ -1,6 +1,7 @@
 """What the readers of public formats make of texts, boxes and oddities, read from their miniatures."""
 
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from geopix.data.instruct import InstructRecords
 from geopix.data.scenes.catalogue import CLASSES
 from geopix.data.sources.captions import UCMCaptions
 from geopix.data.sources.coco import COCO
@@ -19,10 +21,12 @@ from geopix.data.sources.geolabels import GeoLabels
 from geopix.data.sources.geopixeld import GeoPixelD
 from geopix.data.sources.geopixinstruct import GeoPixInstruct
 from geopix.data.sources.names import DIOR, DOTA, FAIR1M, class_name
+from geopix.data.sources.public import convert
 from geopix.data.sources.reader import Reader, Report
 from geopix.data.sources.rsvqa import RSVQALR
 from geopix.data.sources.samrs import SAMRS
 from geopix.data.sources.vrsbench import VRSBench
+from geopix.data.sources.wording import from_classes
 from geopix.metrics.boxes import parse_boxes
 from tests.commands import ROOT
 from tests.sources import layouts
@@ -139,7 +143,7 @@ def test_vrsbench_in_both_forms(tmp_path: Path) -> None:
     annotated = {task: turns[0] for task, turns, _ in said(VRSBench(tmp_path, form="annotations"))}
     assert parse_boxes(annotated["refer/box"][1]) == [LEFT]
     assert annotated["vqa/count"] == ("[vqa] how many tanks are there?", "2")
-    assert {task for task, _, _ in said(VRSBench(tmp_path, "val"))} == {"refer/box", "caption/detailed", "vqa/count"}
+    assert {task for task, _, _ in said(VRSBench(tmp_path, "val"))} == {"refer/unique", "caption/detailed", "vqa/count"}
     assert {task for task, _, _ in said(VRSBench(tmp_path, "val", "caption"))} == {"caption/detailed"}
 
 
@@ -180,7 +184,7 @@ def test_geopixeld_names_its_masks(tmp_path: Path) -> None:
     layouts.geopixeld(tmp_path)
     record = next(iter(GeoPixelD(tmp_path).records(Report())))
     (talk,) = record["dialogues"]
-    assert talk["task"] == "segment/multi"
+    assert talk["task"] == "segment/grounded"
     assert talk["turns"][0]["answer"] == "It has storage tank-1 [SEG] and tank-2 [SEG]."
     assert [one["class"] for one in record["instances"]] == ["storage tank", None]
 
@@ -211,6 +215,38 @@ def test_footprints_in_degrees_meet_masks_that_others_drew(tmp_path: Path) -> No
                 drawn |= decode_rle(one["mask"]).numpy()
             shared, total = shared + (drawn & truth).sum(), total + (drawn | truth).sum()
     assert shared / total > 0.99
+
+
+def test_questions_for_several_things_are_plural() -> None:
+    instances = [{"id": number, "class": name} for number, name in enumerate(("building", "building", "ship"))]
+    prompts = {turn["prompt"] for number in range(30) for talk in from_classes(instances, str(number)) for turn in talk["turns"]}
+    assert {"[segment] where are all the buildings?", "[segment] where is the ship?"} <= prompts
+    assert not [prompt for prompt in prompts if re.search(r"where is all|where are the ship\?", prompt)]
+
+
+def test_pieces_of_a_picture_are_windows_of_its_file(tmp_path: Path) -> None:
+    import numpy as np
+    import rasterio
+
+    root = tmp_path / "set"
+    (_, tiled) = layouts.geolabels(root).readers
+    with rasterio.open(root / "images" / "a.tif", "r+") as file:
+        file.write(np.random.default_rng(0).integers(0, 255, (3, layouts.HEIGHT, layouts.WIDTH), dtype=np.uint8))
+        whole, place = file.read(), file.transform
+    before = sorted(root.rglob("*"))
+    path = tmp_path / "records.jsonl"
+    convert(tiled, path)
+    records = InstructRecords(path, size=8)
+    records.check()
+    for index in range(len(records)):
+        left, top, across, down = records.record(index)["window"]
+        sample = records.sample(index, True)
+        assert (across, down) == (8, 8)
+        assert np.allclose(sample.image.numpy(), whole[:, top : top + 8, left : left + 8] / 255)
+        assert sample.georeference is not None
+        assert sample.georeference["transform"][2::3] == (place.c + 10 * left, place.f - 10 * top)
+    assert len(records) == 6
+    assert sorted(root.rglob("*")) == before, "nothing is copied"
 
 
 def test_labels_with_a_wrong_crs_are_refused(tmp_path: Path) -> None:

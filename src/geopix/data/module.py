@@ -42,11 +42,11 @@ class _InOrder(Dataset[Sample]):
 
 
 class _Batches:
-    """Indices of a rank's batches. A resumed run starts at the batch after the last that was trained on; the length counts all of them."""
+    """Indices of a rank's training batches. A resumed run starts at the batch after the last that was trained on; the length counts all of them."""
 
-    def __init__(self, total: int, size: int, rank: int, world: int, *, start: int = 0, drop_last: bool) -> None:
+    def __init__(self, total: int, size: int, rank: int, world: int, *, start: int = 0) -> None:
         self.total, self.size, self.rank, self.world, self.start = total, size, rank, world, start
-        self.length = total // (size * world) if drop_last else -(-len(range(rank, total, world)) // size)
+        self.length = total // (size * world)
 
     def __len__(self) -> int:
         return self.length
@@ -55,6 +55,21 @@ class _Batches:
         mine = range(self.rank, self.total, self.world)
         for batch in range(self.start, self.length):
             yield list(mine[batch * self.size : (batch + 1) * self.size])
+
+
+class _Dealt:
+    """Indices of an evaluation in batches that no number of ranks changes, dealt out in turn. What was done before is left out."""
+
+    def __init__(self, total: int, size: int, rank: int, world: int, done: frozenset[int]) -> None:
+        whole = (range(start, min(start + size, total)) for start in range(0, total, size))
+        left = [batch for each in whole if (batch := [index for index in each if index not in done])]
+        self.batches = left[rank::world]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
 
 
 class GeoPixData(LightningDataModule):
@@ -105,10 +120,21 @@ class GeoPixData(LightningDataModule):
         self.seed = seed
         self.appearance = appearance
         self._plan: Plan = [(0, None)]
+        self._done: frozenset[int] = frozenset()
 
     def follow(self, plan: Plan, samples: int) -> None:
         """Take task mixes and the length of training from a curriculum."""
         self._plan, self.samples = plan, samples
+
+    def leave_out(self, done: frozenset[int]) -> None:
+        """Images of the test, by position, that were scored before."""
+        self._done = done
+
+    def test_batch(self, number: int) -> Sequence[int]:
+        """Positions of the images of this rank's batch of a number, in the test that runs."""
+        trainer = self.trainer
+        assert trainer is not None
+        return self._dealt("test", trainer.global_rank, trainer.world_size).batches[number]
 
     def setup(self, stage: str) -> None:
         """Check the sources that a verb needs before anything is computed."""
@@ -131,7 +157,7 @@ class GeoPixData(LightningDataModule):
         if self.samples < self.batch_size * world:
             raise ValueError(f"training has {self.samples} samples, fewer than one step of {self.batch_size} on each of {world} ranks; lower data.batch_size.")
         done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        batches = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done, drop_last=True)
+        batches = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done)
         source = self.sources["train"]
         assert source is not None
         for _, mix in self._plan:
@@ -167,10 +193,16 @@ class GeoPixData(LightningDataModule):
         assert trainer is not None
         if source.count is None:
             raise ValueError(f"data.{name} never ends: {type(source).__name__} needs a count for evaluation.")
-        batches = _Batches(source.count, self.eval_batch_size, trainer.global_rank, trainer.world_size, drop_last=False)
+        batches = self._dealt(name, trainer.global_rank, trainer.world_size)
         return self._loader(_InOrder(source, truth=name != "predict"), batches, join=1)
 
-    def _loader(self, samples: Dataset[Sample], batches: _Batches, *, join: int) -> DataLoader[Sample]:
+    def _dealt(self, name: str, rank: int, world: int) -> _Dealt:
+        source = self.sources[name]
+        assert source is not None
+        assert source.count is not None
+        return _Dealt(source.count, self.eval_batch_size, rank, world, self._done if name == "test" else frozenset())
+
+    def _loader(self, samples: Dataset[Sample], batches: _Batches | _Dealt, *, join: int) -> DataLoader[Sample]:
         return DataLoader(
             samples,
             batch_sampler=batches,

@@ -19,6 +19,7 @@ class Source(ABC):
         count: how many images there are; None when they never end.
         title: what it is called in results: everything that decides its content, in one line.
         kinds: every task that its dialogues may have, as ``family/kind``; empty where that is not known.
+        remarks: what must be known beside every number that is made with it, such as counts other than those published.
         blocks: how many images, one after the other, are cheap to read together; None where it does not matter.
     """
 
@@ -26,6 +27,7 @@ class Source(ABC):
     count: int | None
     title: str
     kinds: frozenset[str] = frozenset()
+    remarks: Sequence[str] = ()
     blocks: Sequence[int] | None = None
 
     @abstractmethod
@@ -87,6 +89,7 @@ def collate(samples: Sequence[Sample], join: int = 1) -> Batch:
         truth=_flat([sample.truth for sample in samples]),
         unions=_flat([sample.unions for sample in samples]),
         georeferences=tuple(sample.georeference for sample in samples),
+        references=tuple(dialogue.references for dialogue in dialogues),
     )
 
 
@@ -101,6 +104,7 @@ def _join(dialogues: Sequence[Dialogue]) -> Dialogue:
         torch.cat(masks) if masks else None,
         tuple(chain.from_iterable(classes)),
         dialogues[0].task,
+        dialogues[-1].references,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -76,22 +77,26 @@ def score_boxes(answer: str, truth: str) -> list[float]:
     return found + [0.0] * (len(given) - len(right))
 
 
-def _box_update(answers: Sequence[str], truths: Sequence[str]) -> tuple[Tensor, Tensor, int]:
-    """The sum of the IoUs, how many reach each threshold, and how many there are."""
+def box_sums(answers: Sequence[str], truths: Sequence[str]) -> Float64[Tensor, " k"]:
+    """Of the boxes of answers: how many, the sum of their IoUs, and how many reach each of :data:`THRESHOLDS`.
+
+    Raises:
+        ValueError: when the lengths differ, or a true text holds no well-formed box.
+    """
     if len(answers) != len(truths):
         raise ValueError(f"one true text per answer is needed; found {len(answers)} answers and {len(truths)} truths.")
     ious = [iou for answer, truth in zip(answers, truths, strict=True) for iou in score_boxes(answer, truth)]
-    hits = [sum(iou >= threshold for iou in ious) for threshold in THRESHOLDS]
-    return torch.tensor(sum(ious), dtype=torch.float64), torch.tensor(hits), len(ious)
+    reached = [sum(iou >= threshold for iou in ious) for threshold in THRESHOLDS]
+    return torch.tensor([len(ious), sum(ious), *reached], dtype=torch.float64)
 
 
-def _box_compute(iou_sum: Tensor, hits: Tensor, count: Tensor) -> dict[str, Tensor]:
-    num = count.double()
-    scores = {f"acc@{threshold}": share for threshold, share in zip(THRESHOLDS, hits.double() / num, strict=True)}
-    return scores | {"mean_iou": iou_sum / num, "count": num}
+def box_scores(sums: Float64[Tensor, "*s k"]) -> dict[str, Float64[Tensor, "*s"]]:
+    """The scores of :class:`BoxAccuracy` from :func:`box_sums`."""
+    count, iou, *reached = sums.unbind(-1)
+    return {f"acc@{threshold}": share / count for threshold, share in zip(THRESHOLDS, reached, strict=True)} | {"mean_iou": iou / count, "count": count}
 
 
-def box_accuracy(answers: Sequence[str], truths: Sequence[str]) -> dict[str, Tensor]:
+def box_accuracy(answers: Sequence[str], truths: Sequence[str]) -> dict[str, Float64[Tensor, ""]]:
     """:class:`BoxAccuracy` of all answers at once.
 
     Example:
@@ -99,8 +104,7 @@ def box_accuracy(answers: Sequence[str], truths: Sequence[str]) -> dict[str, Ten
         >>> scores["acc@0.5"].item(), scores["mean_iou"].item()
         (0.5, 0.3)
     """
-    iou_sum, hits, count = _box_update(answers, truths)
-    return _box_compute(iou_sum, hits, torch.tensor(count))
+    return box_scores(box_sums(answers, truths))
 
 
 class BoxAccuracy(Metric):
@@ -112,6 +116,9 @@ class BoxAccuracy(Metric):
 
     Boxes are compared in order (:func:`score_boxes`), in percent of the image, as continuous rectangles. An answer that cannot be read counts 0
     for each of its boxes; no value is ever carried over from an earlier answer. Without boxes every rate is NaN and ``count`` is 0.
+
+    VRSBench's "unique" and "non-unique" are this metric on two parts of the questions: things that are the only ones of their class in the image,
+    and the others.
 
     Source: Acc@0.5 of visual grounding (TransVG, https://arxiv.org/abs/2104.08541), Acc@0.7 of VRSBench (https://arxiv.org/abs/2406.12384).
 
@@ -126,15 +133,11 @@ class BoxAccuracy(Metric):
     higher_is_better = True
     full_state_update = False
 
-    iou_sum: Tensor
-    hits: Tensor
-    count: Tensor
+    sums: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("iou_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("hits", torch.zeros(len(THRESHOLDS), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(2 + len(THRESHOLDS), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, answers: Sequence[str], truths: Sequence[str]) -> None:
         """Count the boxes of answers against those of the true texts.
@@ -142,11 +145,8 @@ class BoxAccuracy(Metric):
         Raises:
             ValueError: when the lengths differ, or a true text holds no well-formed box.
         """
-        iou_sum, hits, count = _box_update(answers, truths)
-        self.iou_sum += iou_sum.to(self.iou_sum.device)
-        self.hits += hits.to(self.hits.device)
-        self.count += count
+        self.sums += box_sums(answers, truths).to(self.sums.device)
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The scores so far, over all processes."""
-        return _box_compute(self.iou_sum, self.hits, self.count)
+        return box_scores(self.sums)

@@ -1,29 +1,60 @@
-"""Masks against the truth: gIoU, cIoU and precision at thresholds, and whether a model refuses to draw what is not there.
+"""Masks against the truth: gIoU, cIoU, precision at thresholds, outlines, sizes, and whether a model refuses to draw what is not there.
 
 Masks of different images have different sizes, so a mask is reduced to two numbers first, the pixels of its intersection
-and of its union with the truth (:func:`intersection_union`, :func:`score_dialogue`); everything else is counted from these.
+and of its union with the truth (:func:`score_dialogue`, :func:`score_matched`, :func:`boundary_iou`); everything else is counted from these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
+import cv2
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
+from numpy import ndarray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchmetrics import Metric
 
 TENTHS = (5, 6, 7, 8, 9)
 """The thresholds of Pr@X in tenths: whole numbers, so that an IoU of exactly 0.6 is not above 0.6."""
 
+SIZE_BUCKETS = {"empty": 1, "tiny": 12**2, "small": 32**2, "medium": 96**2, "large": math.inf}
+"""Sizes of things, each with the true area in pixels of the image's own that it stays below. Small, medium and large part where COCO's do;
+``tiny`` is what is smaller than 12 x 12 pixels, and an empty truth has a bucket of its own."""
 
-def _count(masks: Bool[Tensor, "m h w"]) -> Int[Tensor, " m"]:
-    # 32-bit sums are twice as fast as 64-bit ones; per row they cannot overflow.
-    return masks.sum(2, dtype=torch.int32).sum(1)
+Mask = Bool[Tensor, "_ _"]
+
+
+def size_bucket(area: int) -> str:
+    """The name of the first of :data:`SIZE_BUCKETS` that an area in pixels lies below.
+
+    Example:
+        >>> [size_bucket(area) for area in (0, 143, 144, 1023, 1024, 9216)]
+        ['empty', 'tiny', 'small', 'small', 'medium', 'large']
+    """
+    return next(name for name, limit in SIZE_BUCKETS.items() if area < limit)
+
+
+def _overlap(drawn: Bool[ndarray, "h w"] | None, true: Bool[ndarray, "h w"] | None) -> tuple[int, int]:
+    """Pixels of intersection and union, where a missing mask is an empty one, and one that nobody asked for has at least one pixel."""
+    if drawn is not None and true is not None:
+        return int(np.count_nonzero(drawn & true)), int(np.count_nonzero(drawn | true))
+    if true is not None:
+        return 0, int(np.count_nonzero(true))
+    return 0, max(int(np.count_nonzero(drawn)), 1) if drawn is not None else 0
+
+
+def _two_columns(counts: Sequence[tuple[int, int]]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    intersection, union = torch.tensor(counts, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    return intersection, union
 
 
 def intersection_union(pred: Bool[Tensor, "m h w"], truth: Bool[Tensor, "m h w"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Pixels of the intersection and of the union of each pair of masks, as int64.
+    """Pixels of the intersection and of the union of each pair of masks, as int64 on the CPU.
 
     Raises:
         ValueError: when the shapes differ.
@@ -38,10 +69,17 @@ def intersection_union(pred: Bool[Tensor, "m h w"], truth: Bool[Tensor, "m h w"]
         raise ValueError(
             f"masks are compared pixel by pixel, but drawn ones are {tuple(pred.shape)} and true ones {tuple(truth.shape)}; bring both to the image's own size."
         )
-    return _count(pred & truth), _count(pred | truth)
+    return _two_columns([_overlap(one, other) for one, other in zip(pred.cpu().numpy(), truth.cpu().numpy(), strict=True)])
 
 
-def score_dialogue(drawn: Sequence[Bool[Tensor, "_ _"]], truth: Sequence[Bool[Tensor, "_ _"]]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+def _arrays(masks: Sequence[Mask | None]) -> list[Bool[ndarray, "_ _"] | None]:
+    sizes = {tuple(mask.shape) for mask in masks if mask is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"the masks of one dialogue must all have the size of its image; found {sorted(sizes)}. Map drawn masks back to the image first.")
+    return [None if mask is None else mask.cpu().numpy() for mask in masks]
+
+
+def score_dialogue(drawn: Sequence[Mask], truth: Sequence[Mask]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """Intersections and unions of one dialogue's masks, paired in the order of the question.
 
     What is missing on either side is taken as an empty mask: a mask that was asked for and not drawn has intersection 0 and the true
@@ -57,7 +95,7 @@ def score_dialogue(drawn: Sequence[Bool[Tensor, "_ _"]], truth: Sequence[Bool[Te
         truth: the masks asked for, of the same size.
 
     Returns:
-        int64 intersections and unions, ``max(len(drawn), len(truth))`` of each.
+        int64 intersections and unions, ``max(len(drawn), len(truth))`` of each, in the order of the question.
 
     Raises:
         ValueError: when the masks differ in size.
@@ -67,61 +105,152 @@ def score_dialogue(drawn: Sequence[Bool[Tensor, "_ _"]], truth: Sequence[Bool[Te
         >>> score_dialogue([square], [square, square])
         (tensor([4, 0]), tensor([4, 4]))
     """
-    sizes = {tuple(mask.shape) for mask in (*drawn, *truth)}
-    if len(sizes) > 1:
-        raise ValueError(f"the masks of one dialogue must all have the size of its image; found {sorted(sizes)}. Map drawn masks back to the image first.")
-    paired = min(len(drawn), len(truth))
-    intersections, unions = [], []
-    if paired:
-        shared, joined = intersection_union(torch.stack(list(drawn[:paired])), torch.stack(list(truth[:paired])))
-        intersections.append(shared)
-        unions.append(joined)
-    for alone, least in ((truth[paired:], 0), (drawn[paired:], 1)):
-        if alone:
-            areas = _count(torch.stack(list(alone)))
-            intersections.append(torch.zeros_like(areas))
-            unions.append(areas.clamp(min=least))
-    if not unions:
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    return torch.cat(intersections), torch.cat(unions)
+    masks = _arrays([*drawn, *truth])
+    return _two_columns([_overlap(one, other) for one, other in zip_longest(masks[: len(drawn)], masks[len(drawn) :])])
 
 
-def drew_something(drawn: Sequence[Bool[Tensor, "_ _"]]) -> bool:
-    """Whether an answer shows at least one pixel: no mask and empty masks alike are a refusal.
+def pairwise_pixels(drawn: Sequence[Mask], truth: Sequence[Mask]) -> tuple[Int64[ndarray, "d t"], Int64[ndarray, " d"], Int64[ndarray, " t"]]:
+    """Pixels that each drawn mask shares with each true one, and the areas of either side.
+
+    Raises:
+        ValueError: when the masks differ in size.
+    """
+    masks, num = [mask for mask in _arrays([*drawn, *truth]) if mask is not None], len(drawn)
+    if not masks:
+        return np.zeros((0, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    # 64 pixels in a word: many times as quick as comparing pixels, and as multiplying matrices of numbers.
+    octets = np.packbits(np.stack(masks).reshape(len(masks), -1), axis=1)
+    packed = np.pad(octets, ((0, 0), (0, -octets.shape[1] % 8))).view(np.uint64)
+    areas = np.bitwise_count(packed).sum(1, dtype=np.int64)
+    shared = [np.bitwise_count(mask & packed[num:]).sum(1, dtype=np.int64) for mask in packed[:num]]
+    return np.array(shared, np.int64).reshape(num, len(truth)), areas[:num], areas[num:]
+
+
+def _assign(shared: Int64[ndarray, "d t"], ours: Int64[ndarray, " d"], true: Int64[ndarray, " t"]) -> list[tuple[int | None, int | None]]:
+    union = ours[:, None] + true - shared
+    rows, columns = linear_sum_assignment(np.where(union == 0, 1.0, shared / np.maximum(union, 1)), maximize=True)
+    found = dict(zip(columns.tolist(), rows.tolist(), strict=True))
+    spare = sorted(set(range(len(ours))) - set(found.values()))
+    return [(found.get(place), place) for place in range(len(true))] + [(place, None) for place in spare]
+
+
+def match_masks(drawn: Sequence[Mask], truth: Sequence[Mask]) -> list[tuple[int | None, int | None]]:
+    """Pairs (drawn, true) of positions under the one-to-one assignment with the largest sum of IoUs, whatever the order of the masks.
+
+    As many are paired as the shorter side holds, masks that do not touch too, so there are ``max(len(drawn), len(truth))`` pairs as in
+    :func:`score_dialogue`. First come the true masks in their order, each with its drawn one or None, then drawn ones without a true one.
+    Empty masks fit empty ones.
+
+    Source: H. W. Kuhn, "The Hungarian method for the assignment problem" (1955); scipy's ``linear_sum_assignment``.
+
+    Raises:
+        ValueError: when the masks differ in size.
 
     Example:
-        >>> drew_something([]), drew_something([torch.zeros(2, 2, dtype=torch.bool)]), drew_something([torch.ones(2, 2, dtype=torch.bool)])
-        (False, False, True)
+        >>> left, right = torch.tensor([[True, False]]), torch.tensor([[False, True]])
+        >>> match_masks([right, left], [left])
+        [(1, 0), (0, None)]
     """
-    return any(bool(mask.any()) for mask in drawn)
+    return _assign(*pairwise_pixels(drawn, truth))
 
 
-def _mask_iou_update(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"]) -> tuple[Float[Tensor, ""], Int[Tensor, " t"]]:
-    """The sum of the IoUs, and how many are above each threshold."""
+def score_matched(drawn: Sequence[Mask], truth: Sequence[Mask]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """Intersections and unions as :func:`score_dialogue` counts them, but with the pairs, and in the order, of :func:`match_masks`.
+
+    Raises:
+        ValueError: when the masks differ in size.
+
+    Example:
+        >>> left, right = torch.tensor([[True, False]]), torch.tensor([[False, True]])
+        >>> score_matched([right, left], [left])
+        (tensor([1, 0]), tensor([1, 1]))
+    """
+    shared, ours, true = pairwise_pixels(drawn, truth)
+    counts: list[tuple[int, int]] = []
+    for one, other in _assign(shared, ours, true):
+        if one is not None and other is not None:
+            counts.append((int(shared[one, other]), int(ours[one] + true[other] - shared[one, other])))
+        elif other is not None:
+            counts.append((0, int(true[other])))
+        else:
+            counts.append((0, max(int(ours[one]), 1)))
+    return _two_columns(counts)
+
+
+def boundary_iou(pred: Mask | None, truth: Mask | None, *, dilation: float = 0.02) -> tuple[int, int]:
+    """Pixels of the intersection and of the union of two inner outlines: what of each mask lies within a distance of its edge.
+
+    The distance is ``dilation`` times the diagonal of the image in whole pixels, at least one, counted along rows, columns and diagonals alike; the
+    border of the image is an edge. Hand the pixels to :func:`mask_iou_sums`; missing masks count as in :func:`score_dialogue`.
+
+    Source: Cheng et al., "Boundary IoU" (https://arxiv.org/abs/2103.16562), whose dilation of 0.02 is the default.
+
+    Args:
+        pred, truth: one mask each, at the image's own size; None where there is none.
+
+    Raises:
+        ValueError: when the masks differ in size.
+
+    Example:
+        >>> square = torch.ones(5, 5, dtype=torch.bool)
+        >>> boundary_iou(square, square), boundary_iou(None, square)
+        ((16, 16), (0, 16))
+    """
+    drawn, true = (None if mask is None else _outline(mask, dilation) for mask in _arrays([pred, truth]))
+    return _overlap(drawn, true)
+
+
+def _outline(mask: Bool[ndarray, "h w"], dilation: float) -> Bool[ndarray, "h w"]:
+    distance = max(1, round(dilation * math.hypot(*mask.shape)))
+    square = np.ones((2 * distance + 1, 2 * distance + 1), dtype=np.uint8)
+    inside: ndarray = cv2.erode(mask.view(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return mask & (inside == 0)
+
+
+def mask_iou_sums(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"], *, empty: float = 1.0, strict: bool = True) -> Float64[Tensor, " k"]:
+    """Of masks: how many, the sum of their IoUs, how many reach each of :data:`TENTHS`, and all pixels of intersections and of unions.
+
+    Args:
+        intersection, union: pixels of each mask; ``m`` may be 0.
+        empty: IoU of an empty mask against an empty truth: 1 in LISA, 0 in LAVT and RMSIN.
+        strict: Pr@X counts IoU above X, and not IoU of exactly X.
+
+    Raises:
+        ValueError: unless ``0 <= intersection <= union`` for each mask.
+    """
     if intersection.shape != union.shape or bool(((intersection < 0) | (intersection > union)).any()):
         raise ValueError(
             "one intersection and one union per mask are needed, with 0 <= intersection <= union; "
             f"found {intersection.tolist()[:8]} and {union.tolist()[:8]}. intersection_union and score_dialogue count them."
         )
-    intersection, union = intersection.long(), union.long()
-    empty = union == 0
-    iou = torch.where(empty, 1.0, intersection.double() / union.clamp(min=1).double())
-    tenths = torch.tensor(TENTHS, device=union.device)
-    above = (10 * intersection[:, None] > tenths * union[:, None]) | empty[:, None]
-    return iou.sum(), above.sum(0)
+    shared, joined = intersection.long(), union.long()
+    iou = torch.where(joined == 0, empty, shared.double() / joined.clamp(min=1).double())
+    tenths = torch.tensor(TENTHS, device=joined.device)
+    excess = torch.where(joined[:, None] == 0, 10 * empty - tenths, (10 * shared[:, None] - tenths * joined[:, None]).double())
+    reached = (excess > 0 if strict else excess >= 0).double().sum(0)
+    count = torch.full_like(iou.sum(), len(iou))
+    return torch.stack([count, iou.sum(), *reached, shared.sum().double(), joined.sum().double()])
 
 
-def _mask_iou_compute(
-    iou_sum: Float[Tensor, ""], above: Int[Tensor, " t"], intersection: Int[Tensor, ""], union: Int[Tensor, ""], count: Int[Tensor, ""]
-) -> dict[str, Tensor]:
-    num = count.double()
-    scores = {"giou": iou_sum / num, "ciou": intersection.double() / union.double()}
-    for tenth, share in zip(TENTHS, above.double() / num, strict=True):
-        scores[f"pr@0.{tenth}"] = share
-    return scores | {"count": num}
+def mask_iou_scores(sums: Float64[Tensor, "*s k"]) -> dict[str, Float64[Tensor, "*s"]]:
+    """The scores of :class:`MaskIoU` from :func:`mask_iou_sums`."""
+    count, iou, *reached, shared, joined = sums.unbind(-1)
+    rates = {f"pr@0.{tenth}": share / count for tenth, share in zip(TENTHS, reached, strict=True)}
+    return {"giou": iou / count, "ciou": shared / joined, **rates, "count": count}
 
 
-def mask_iou(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"]) -> dict[str, Tensor]:
+def rmsin_names(scores: Mapping[str, Float[Tensor, "*s"]]) -> dict[str, Float[Tensor, "*s"]]:
+    """The same scores under the names of RRSIS-D: ``giou`` is called mIoU there, ``ciou`` oIoU.
+
+    Its rule is ``empty=0.0, strict=False``.
+
+    Source: RMSIN (https://arxiv.org/abs/2312.12470), after LAVT (https://arxiv.org/abs/2112.02244).
+    """
+    names = {"giou": "miou", "ciou": "oiou"}
+    return {names.get(name, name): value for name, value in scores.items()}
+
+
+def mask_iou(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"], *, empty: float = 1.0, strict: bool = True) -> dict[str, Float64[Tensor, ""]]:
     """:class:`MaskIoU` of all masks at once.
 
     Example:
@@ -129,8 +258,7 @@ def mask_iou(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"]) -> dict[
         >>> scores["giou"].item(), scores["ciou"].item(), scores["pr@0.5"].item()
         (0.25, 0.2, 0.0)
     """
-    iou_sum, above = _mask_iou_update(intersection, union)
-    return _mask_iou_compute(iou_sum, above, intersection.sum(), union.sum(), torch.tensor(len(union)))
+    return mask_iou_scores(mask_iou_sums(intersection, union, empty=empty, strict=strict))
 
 
 class MaskIoU(Metric):
@@ -148,6 +276,9 @@ class MaskIoU(Metric):
 
     Source: ``validate`` of LISA (https://arxiv.org/abs/2308.00692); Pr@X of SegEarth-R1 (https://arxiv.org/abs/2504.09644).
 
+    Args:
+        empty, strict: see :func:`mask_iou_sums`; other values give the rules of other papers.
+
     Example:
         >>> metric = MaskIoU()
         >>> metric.update(torch.tensor([3, 0]), torch.tensor([4, 4]))
@@ -159,18 +290,12 @@ class MaskIoU(Metric):
     higher_is_better = True
     full_state_update = False
 
-    iou_sum: Tensor
-    above: Tensor
-    intersection: Tensor
-    union: Tensor
-    count: Tensor
+    sums: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, empty: float = 1.0, strict: bool = True) -> None:
         super().__init__()
-        self.add_state("iou_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("above", torch.zeros(len(TENTHS), dtype=torch.int64), dist_reduce_fx="sum")
-        for name in ("intersection", "union", "count"):
-            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.empty, self.strict = empty, strict
+        self.add_state("sums", torch.zeros(4 + len(TENTHS), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, intersection: Int[Tensor, " m"], union: Int[Tensor, " m"]) -> None:
         """Count masks by the pixels of their intersections and unions; ``m`` may be 0.
@@ -178,32 +303,45 @@ class MaskIoU(Metric):
         Raises:
             ValueError: unless ``0 <= intersection <= union`` for each mask.
         """
-        intersection, union = intersection.to(self.count.device), union.to(self.count.device)
-        iou_sum, above = _mask_iou_update(intersection, union)
-        self.iou_sum += iou_sum
-        self.above += above
-        self.intersection += intersection.sum()
-        self.union += union.sum()
-        self.count += len(union)
+        self.sums += mask_iou_sums(intersection, union, empty=self.empty, strict=self.strict).to(self.sums.device)
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The scores so far, over all processes."""
-        return _mask_iou_compute(self.iou_sum, self.above, self.intersection, self.union, self.count)
+        return mask_iou_scores(self.sums)
 
 
-def _refusal_update(has_target: Bool[Tensor, " q"], drew: Bool[Tensor, " q"]) -> Int[Tensor, " 4"]:
-    """Dialogues with a target and those drawn, dialogues without one and those refused."""
+def drew_something(drawn: Sequence[Mask]) -> bool:
+    """Whether an answer shows at least one pixel: no mask and empty masks alike are a refusal.
+
+    Example:
+        >>> drew_something([]), drew_something([torch.zeros(2, 2, dtype=torch.bool)]), drew_something([torch.ones(2, 2, dtype=torch.bool)])
+        (False, False, True)
+    """
+    return any(bool(mask.any()) for mask in drawn)
+
+
+def refusal_sums(has_target: Bool[Tensor, " q"], drew: Bool[Tensor, " q"]) -> Float64[Tensor, " k"]:
+    """Of dialogues: how many have a target, in how many of those was drawn, how many have none, and how many of those were refused.
+
+    Args:
+        has_target: whether each has something to draw.
+        drew: whether something was drawn (:func:`drew_something`).
+
+    Raises:
+        ValueError: when the lengths differ.
+    """
     if has_target.shape != drew.shape:
         raise ValueError(f"one has_target and one drew per dialogue are needed; found {len(has_target)} and {len(drew)}.")
-    return torch.stack([has_target.sum(), (has_target & drew).sum(), (~has_target).sum(), (~has_target & ~drew).sum()])
+    return torch.stack([has_target.sum(), (has_target & drew).sum(), (~has_target).sum(), (~has_target & ~drew).sum()]).double()
 
 
-def _refusal_compute(counts: Int[Tensor, " 4"]) -> dict[str, Tensor]:
-    targets, drawn, absent, refused = counts.double()
+def refusal_scores(sums: Float64[Tensor, "*s k"]) -> dict[str, Float64[Tensor, "*s"]]:
+    """The scores of :class:`Refusal` from :func:`refusal_sums`."""
+    targets, drawn, absent, refused = sums.unbind(-1)
     return {"t_acc": drawn / targets, "n_acc": refused / absent, "num_targets": targets, "num_absent": absent}
 
 
-def refusal(has_target: Bool[Tensor, " q"], drew: Bool[Tensor, " q"]) -> dict[str, Tensor]:
+def refusal(has_target: Bool[Tensor, " q"], drew: Bool[Tensor, " q"]) -> dict[str, Float64[Tensor, ""]]:
     """:class:`Refusal` of all dialogues at once.
 
     Example:
@@ -211,7 +349,7 @@ def refusal(has_target: Bool[Tensor, " q"], drew: Bool[Tensor, " q"]) -> dict[st
         >>> scores["t_acc"].item(), scores["n_acc"].item()
         (0.5, 1.0)
     """
-    return _refusal_compute(_refusal_update(has_target, drew))
+    return refusal_scores(refusal_sums(has_target, drew))
 
 
 class Refusal(Metric):
@@ -239,16 +377,16 @@ class Refusal(Metric):
     higher_is_better = True
     full_state_update = False
 
-    counts: Tensor
+    sums: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("counts", torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, has_target: Bool[Tensor, " q"], drew: Bool[Tensor, " q"]) -> None:
         """Count dialogues: whether each has something to draw, and whether something was drawn (:func:`drew_something`)."""
-        self.counts += _refusal_update(has_target, drew).to(self.counts.device)
+        self.sums += refusal_sums(has_target, drew).to(self.sums.device)
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The scores so far, over all processes."""
-        return _refusal_compute(self.counts)
+        return refusal_scores(self.sums)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from geopix.data.scenes.catalogue import CLASSES
 from geopix.data.scenes.dialogues import KINDS, Spoken, talk
+from geopix.data.scenes.phrases import plural
 from geopix.data.scenes.records import Scene
 from geopix.data.scenes.render import LEVELS, render
 from geopix.data.source import Source
@@ -31,6 +34,10 @@ class Scenes(Source):
         dialogues: dialogues per image.
         mix: weights by task family (segment, refer, caption, vqa) or ``family/kind``.
         seed: of the whole set.
+        unseen: classes that no dialogue is about or mentions, though images show them; for training a model that is tested on them later.
+
+    Raises:
+        ValueError: when ``unseen`` names no class of the scenes.
     """
 
     bands = 3
@@ -45,10 +52,15 @@ class Scenes(Source):
         dialogues: int = 8,
         mix: dict[str, float] | None = None,
         seed: int = 0,
+        unseen: Sequence[str] = (),
     ) -> None:
+        if strange := set(unseen) - set(CLASSES):
+            raise ValueError(f"unseen names {sorted(strange)}, which scenes do not show; expected some of {', '.join(CLASSES)}.")
         self.level, self.split, self.size, self.count = level, split, size, count
         self.dialogues, self.mix, self.seed = dialogues, mix or DEFAULT_MIX, seed
         self.title = f"scenes {level} {split}, {count or 'endless'} images of {size} px, {dialogues} dialogues each, seed {seed}"
+        self.title += f", without {', '.join(sorted(unseen))}" if unseen else ""
+        self._unseen = re.compile(rf"\b({'|'.join(form for name in unseen for form in (name, plural(name)))})\b") if unseen else None
 
     def check(self) -> None:
         """Draw one scene with the mix, so that an unknown task in it is told at once."""
@@ -61,7 +73,10 @@ class Scenes(Source):
     def spoken(self, scene: Scene, index: int, mix: Mapping[str, float] | None = None) -> list[Spoken]:
         """What is said about the scene of an index."""
         words = np.frombuffer(f"{self.split}/{self.level}".encode(), dtype=np.uint8)
-        return talk(scene, np.random.default_rng([self.seed, index, *words.tolist()]), mix or self.mix, self.dialogues)
+        said = talk(scene, np.random.default_rng([self.seed, index, *words.tolist()]), mix or self.mix, self.dialogues)
+        if (unseen := self._unseen) is None:
+            return said
+        return [each for each in said if not any(unseen.search(f"{turn.prompt} {turn.answer}".lower()) for turn in each.turns)]
 
     def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """One scene with its dialogues; see :meth:`geopix.data.source.Source.sample`."""

@@ -20,7 +20,7 @@ from geopix.types import SEG
 
 @dataclass(frozen=True)
 class GeoPixelD(Reader):
-    """Each description is one ``segment/multi`` dialogue with as many masks as it names things.
+    """Each description is one ``segment/grounded`` dialogue with as many masks as it names things.
 
     Layout: a JSON of conversations whose ``image`` and ``polygons`` are paths from ``root``.
 
@@ -91,7 +91,7 @@ class GeoPixelD(Reader):
             return None
         instances += kept
         spoken = [(f"[segment] {small(prompt)}", _plain(answer)) for prompt, answer in turns]
-        return dialogue("segment/single" if len(kept) == 1 else "segment/multi", spoken, [[one["id"]] for one in kept])
+        return dialogue("segment/grounded", spoken, [[one["id"]] for one in kept])
 
     def _masks(self, entry: dict[str, Any], picture: Picture, report: Report) -> list[Any] | None:
         held = entry

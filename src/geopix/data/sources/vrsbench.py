@@ -20,7 +20,7 @@ Task = Literal["all", "refer", "caption", "vqa"]
 
 @dataclass(frozen=True)
 class VRSBench(Reader):
-    """References (``refer/box``), captions and questions.
+    """References, captions and questions. References are ``refer/unique`` or ``refer/non_unique`` where the file says which, and ``refer/box`` elsewhere.
 
     Layout: ``Images_SPLIT/`` (also nested twice) and, with ``form: released``, ``VRSBench_train.json`` for train and ``VRSBench_EVAL_{referring,Cap,vqa}.json``
     (or ``RSBench_EVAL_...``) for val; with ``form: annotations``, ``Annotations_SPLIT/STEM.json``, from which both were made.
@@ -158,4 +158,6 @@ def _scored(entry: dict[str, Any], picture: Picture, seen: list[str], report: Re
     if said is None or not boxes:
         return None
     seen.append(said)
-    return located(said, key, boxes)
+    talk = located(said, key, boxes)
+    unique = entry.get("unique", entry.get("is_unique"))
+    return talk if unique is None else talk | {"task": "refer/unique" if unique else "refer/non_unique"}

@@ -1,0 +1,76 @@
+"""Runs side by side, scored on the same images: which differences are more than the luck of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geopix.evaluation.folder import Result, read_result
+from geopix.evaluation.numbers import Interval, differences, is_count, numbers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score of all runs.
+
+    Args:
+        name: of the score.
+        values: by run; None where a run does not have it.
+        changes: interval of the difference to the first run, for each run after it; None where there is none.
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    changes: tuple[Interval | None, ...]
+
+
+def compare(folders: Sequence[Path], *, resamples: int = 1000) -> list[Row]:
+    """Scores of several tests of the same data, and the paired bootstrap of their differences to the first.
+
+    Raises:
+        ValueError: for fewer than two runs, runs of different data or protocols, or a folder without a finished test.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"a comparison needs at least two runs; found {[str(folder) for folder in folders]}.")
+    results = [read_result(folder) for folder in folders]
+    first = results[0]
+    for folder, result in zip(folders[1:], results[1:], strict=True):
+        _same(folders[0], first, folder, result)
+    tables = [result.table() for result in results]
+    values = [numbers(table, result.rule) for table, result in zip(tables, results, strict=True)]
+    changes = [differences(tables[0], table, first.rule, resamples=resamples) for table in tables[1:]]
+    names = [name for name in dict.fromkeys(name for each in values for name in each) if not is_count(name)]
+    return [Row(name, tuple(each.get(name) for each in values), tuple(each.get(name) for each in changes)) for name in sorted(names)]
+
+
+def as_markdown(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """A table of runs; behind each value the 95 % interval of its difference to the first run, bold where it excludes zero."""
+    head = f"| score | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
+    return head + "".join(f"| {row.name} | {' | '.join(_cells(row))} |\n" for row in rows)
+
+
+def as_text(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """The same for a terminal; a star marks differences whose interval excludes zero."""
+    table = [["score", *names], *([row.name, *(cell.replace("**", "*") for cell in _cells(row))] for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table)
+
+
+def _cells(row: Row) -> list[str]:
+    shown = ["" if value is None else f"{value:.3f}" for value in row.values]
+    for place, change in enumerate(row.changes, 1):
+        if change is not None and change[0] == change[0]:
+            sure = "**" if change[0] > 0 or change[1] < 0 else ""
+            shown[place] += f" ({sure}{change[0]:+.3f} to {change[1]:+.3f}{sure})"
+    return shown
+
+
+def _same(where: Path, first: Result, other: Path, result: Result) -> None:
+    if first.protocol != result.protocol:
+        raise ValueError(f"{where} was scored by the protocol {first.protocol}, {other} by {result.protocol}; test both by one.")
+    if first.said["data_fingerprint"] != result.said["data_fingerprint"]:
+        raise ValueError(
+            f"{where} and {other} were not tested on the same questions: {first.data} ({len(first.outcomes)} dialogues) and "
+            f"{result.data} ({len(result.outcomes)} dialogues), or another state of the same set. Test both on one."
+        )

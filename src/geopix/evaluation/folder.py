@@ -1,0 +1,159 @@
+"""A tested model as a folder: numbers with what they depend on, every sample, and a report. Read again to compare runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geopix.data.source import Source
+from geopix.evaluation.groups import Table, tabulate
+from geopix.evaluation.numbers import LEVEL, intervals, numbers, table_of
+from geopix.evaluation.outcome import Outcome, from_json
+from geopix.evaluation.pictures import answer_pictures
+from geopix.evaluation.protocols import PROTOCOLS, Protocol, ProtocolName
+from geopix.evaluation.report import write_report
+from geopix.metrics.grounded import ap50
+from geopix.metrics.meteor_spice import meteor_and_spice
+
+METRICS, SAMPLES, REPORT = "metrics.json", "samples.jsonl", "report.html"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test.
+
+    Args:
+        protocol: name of the rule.
+        data: title of the set.
+        about: what else the numbers depend on: command, versions, checkpoint.
+        outcomes: every dialogue.
+        remarks: what must be known beside the numbers.
+        said: what ``metrics.json`` says, for a result that was read.
+    """
+
+    protocol: ProtocolName
+    data: str
+    about: Mapping[str, Any]
+    outcomes: tuple[Outcome, ...]
+    remarks: tuple[str, ...] = ()
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> Protocol:
+        """The rule."""
+        return PROTOCOLS[self.protocol]
+
+    def table(self) -> Table:
+        """Everything that was counted."""
+        return tabulate(self.outcomes, self.rule)
+
+    def fingerprint(self) -> str:
+        """Of the data that was scored: every question, its true answers and masks, whatever the model said."""
+        lines = sorted(f"{outcome.key} {outcome.digest}" for outcome in self.outcomes)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def write_result(
+    folder: Path, result: Result, source: Source, *, table: Table | None = None, resamples: int = 1000, pictures: int = 20, java: bool | None = None
+) -> str:
+    """Write ``metrics.json``, ``samples.jsonl`` and ``report.html``, each as a whole or not at all.
+
+    Args:
+        source: where the pictures of the report come from.
+        table: what was counted of the result; counted here where it is not given.
+        resamples: of the bootstrap.
+        pictures: how many of the best and of the worst dialogues the report shows.
+        java: count METEOR and SPICE too, which start Java programs; where not said, when at least half of the questions ask for captions.
+
+    Returns:
+        What to tell: the numbers and where everything is.
+    """
+    table = result.table() if table is None else table
+    metrics = {name: round(value, 5) for name, value in sorted(numbers(table, result.rule).items())}
+    ranges = {name: [round(low, 5), round(high, 5)] for name, (low, high) in sorted(intervals(table, result.rule, resamples=resamples).items())}
+    words, why = _without_interval(result, java)
+    said = {
+        "protocol": result.protocol,
+        "definition": result.rule.says,
+        "data": result.data,
+        "data_fingerprint": result.fingerprint(),
+        "images": len(table.images),
+        "dialogues": len(result.outcomes),
+        "remarks": [*result.remarks, *why, *_never_writes(metrics)],
+        **result.about,
+        "interval": {"level": LEVEL, "method": "percentile bootstrap over images", "resamples": resamples},
+        "metrics": metrics | words,
+        "intervals": ranges,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _whole(folder / METRICS, json.dumps(said, indent=2) + "\n")
+    _whole(folder / SAMPLES, "".join(json.dumps(outcome.as_json()) + "\n" for outcome in result.outcomes))
+    shown = answer_pictures(result.outcomes, source, pictures) if pictures else {}
+    write_report(folder / REPORT, said, result.outcomes, shown)
+    told = [f"\n{result.data}  (protocol: {result.protocol})", table_of(metrics | words, ranges), *(f"note: {remark}" for remark in said["remarks"])]
+    places = (("numbers", METRICS), ("samples", SAMPLES), ("report", REPORT), ("pictures", "pictures"), ("curves", "curves.png"))
+    return "\n".join([*told, *(f"{label:9}{folder / name}" for label, name in places if (folder / name).exists())])
+
+
+def read_result(folder: Path) -> Result:
+    """A result that :func:`write_result` wrote.
+
+    Raises:
+        ValueError: when the folder holds none, or its samples are not those that its numbers were made of.
+    """
+    if not (folder / METRICS).is_file() or not (folder / SAMPLES).is_file():
+        raise ValueError(f"{folder} holds no finished test: expected {METRICS} and {SAMPLES}. Run geopix test or geopix score with this folder.")
+    said = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    if "data_fingerprint" not in said or said.get("protocol") not in PROTOCOLS:
+        raise ValueError(f"{folder / METRICS} was written by an earlier version, without what a comparison needs. Test again.")
+    outcomes = tuple(from_json(json.loads(line)) for line in (folder / SAMPLES).read_text(encoding="utf-8").splitlines())
+    about = {name: said.get(name) for name in ("command", "version", "versions", "seed", "checkpoint", "config_sha256")}
+    result = Result(said["protocol"], said["data"], about, outcomes, tuple(said["remarks"]), said)
+    if result.fingerprint() != said["data_fingerprint"] or len(outcomes) != said["dialogues"]:
+        raise ValueError(
+            f"{folder / SAMPLES} holds {len(outcomes)} dialogues that are not the {said['dialogues']} which {METRICS} was made of; "
+            "one of the two was altered or cut off."
+        )
+    return result
+
+
+def _without_interval(result: Result, java: bool | None) -> tuple[dict[str, float], list[str]]:
+    """Scores that are no function of sums over images: AP50 of grounded conversations, METEOR and SPICE; and why the latter are not there."""
+    found: dict[str, float] = {}
+    talks = [outcome for outcome in result.outcomes if outcome.kind == "grounded"]
+    if talks:
+        hits = torch.tensor([hit for outcome in talks for hit in outcome.hits], dtype=torch.bool)
+        found["grounded_conversation/ap50"] = float(ap50(hits, sum(outcome.targets for outcome in talks), torch.ones(len(hits))))
+    captions = [outcome for outcome in result.outcomes if outcome.family == "caption"]
+    if not captions or result.rule.forced:
+        return found, []
+    if java is False or (java is None and 2 * len(captions) < len(result.outcomes)):
+        return found, ["caption/meteor and caption/spice are left out: they start Java programs and were not asked for (--results.java true)"]
+    scores, why = meteor_and_spice([each.answers[-1] for each in captions], [each.references or each.expected[-1:] for each in captions])
+    found |= {f"caption/{name}": round(value, 5) for name, value in scores.items()}
+    return found, [f"caption/{name} is left out: {reason}" for name, reason in why.items()]
+
+
+def _never_writes(metrics: Mapping[str, float]) -> list[str]:
+    """That most answers have no mask, so that a low score is not taken for bad masks."""
+    share = metrics.get("answers/no_seg", 0.0)
+    empty = metrics.get("answers/empty_mask", 0.0)
+    if share + empty <= 0.5:
+        return []
+    never = "the model never writes [SEG]" if share == 1 else f"{share:.0%} of the answers that should have masks are without [SEG]"
+    return [
+        f"{never}, {empty:.0%} have [SEG] with empty masks, {metrics.get('answers/fewer', 0.0):.0%} too few: mask scores tell little about masks here. "
+        "It was not trained to write [SEG], or its training was too short; samples.jsonl has its answers."
+    ]
+
+
+def _whole(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,130 @@
+"""Answers and masks of any program, scored by the same rules: a file of predictions against a benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geopix.data.source import Source, collate
+from geopix.evaluation.outcome import Outcome, Question, judge, questions
+from geopix.evaluation.protocols import Protocol
+from geopix.rle import decode_rle
+from geopix.types import RLE
+
+_SHOWN = 8
+
+
+def benchmark_questions(source: Source, families: Sequence[str] = ()) -> Iterator[tuple[int, Question]]:
+    """Every question of a benchmark, with the position of its image.
+
+    Args:
+        families: ask these alone, such as ``segment``; all by default.
+    """
+    for position in range(source.count or 0):
+        sample = source.sample(position, truth=True)
+        if sample.dialogues:
+            yield from ((position, each) for each in questions(collate([sample])) if not families or each.task.partition("/")[0] in families)
+
+
+def write_questions(path: Path, source: Source, families: Sequence[str] = ()) -> int:
+    """What a benchmark asks, one question per line: key, image, task, size and prompts, without any truth.
+
+    Returns:
+        How many.
+    """
+    number = 0
+    with path.open("w", encoding="utf-8") as file:
+        for _, asked in benchmark_questions(source, families):
+            said = {"key": asked.key, "image": asked.image, "task": asked.task, "size": asked.size, "prompts": asked.prompts}
+            file.write(json.dumps(said) + "\n")
+            number += 1
+    return number
+
+
+def score_predictions(path: Path, source: Source, protocol: Protocol, families: Sequence[str] = ()) -> list[Outcome]:
+    """Judge a file of predictions. Each line has ``key``, ``answers`` (one text per turn) or ``answer``, and ``masks`` (COCO RLE at the image's own size).
+
+    Nothing is scored in part: every question must have its line, and each line its question.
+
+    Raises:
+        ValueError: naming keys that are missing, unknown or given twice, lines that cannot be read, and masks of another size than their image.
+    """
+    given = _read(path)
+    asked = {question.key: (position, question) for position, question in benchmark_questions(source, families)}
+    if not asked:
+        raise ValueError(f"{source.title} asks nothing{f' of {families}' if families else ''}; there is nothing to score.")
+    problems = _keys(path, given, asked)
+    outcomes = []
+    for key, (position, question) in asked.items() if not problems else ():
+        line = given[key]
+        masks = line.get("masks", line.get("drawn")) or []
+        wrong = [f"{key}: {what}" for mask in masks if (what := _misfit(mask, question.size))]
+        if wrong:
+            problems += wrong[:1]
+            continue
+        answers = line.get("answers") or [line.get("answer", "")]
+        if len(answers) != len(question.prompts):
+            problems.append(f"{key}: {len(answers)} answers for {len(question.prompts)} questions")
+            continue
+        outcome = judge(question, answers, _logits(masks, question), protocol, writes=any("[SEG]" in answer for answer in answers), keep=True)
+        outcomes.append(replace(outcome, position=position))
+    if problems:
+        more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError(
+            f"{path} is no full set of predictions for {source.title}, so nothing is scored:\n  " + "\n  ".join(problems[:_SHOWN]) + more + "\n"
+            "geopix score --questions FILE writes every question with its key and the size of its image."
+        )
+    return outcomes
+
+
+def _read(path: Path) -> dict[str, Any]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] if path.is_file() else []
+    if not lines:
+        raise ValueError(f"{path} {'is empty' if path.is_file() else 'does not exist'}; expected one JSON object per line, with key, answers and masks.")
+    given: dict[str, Any] = {}
+    twice = []
+    for number, line in enumerate(lines, 1):
+        try:
+            said = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is no JSON ({error.msg}); expected an object with key, answers and masks.") from error
+        if not isinstance(said, dict) or not isinstance(said.get("key"), str):
+            raise ValueError(
+                f"{path}, line {number} has no key; expected an object with key, answers and masks. geopix score --questions FILE writes all keys."
+            )
+        twice += [said["key"]] if said["key"] in given else []
+        given[said["key"]] = said
+    if twice:
+        raise ValueError(f"{path} answers {len(set(twice))} questions twice, such as {sorted(set(twice))[:_SHOWN]}; keep one line of each.")
+    return given
+
+
+def _keys(path: Path, given: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    missing, unknown = [key for key in asked if key not in given], [key for key in given if key not in asked]
+    said = [f"{len(missing)} of {len(asked)} questions have no line, such as {missing[:_SHOWN]}"] if missing else []
+    return said + ([f"{len(unknown)} lines have a key that no question has, such as {unknown[:_SHOWN]}"] if unknown else [])
+
+
+def _misfit(mask: object, size: Sequence[int]) -> str:
+    """What keeps this from being a compressed RLE of the image's size; empty where nothing does."""
+    if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
+        return f"a mask that is no compressed COCO RLE: {str(mask)[:60]}"
+    if list(mask.get("size", ())) != list(size):
+        return f"a mask of {mask.get('size')} for an image of {list(size)} (rows, columns)"
+    try:
+        decode_rle({"size": list(size), "counts": mask["counts"]})
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _logits(masks: Sequence[RLE], question: Question) -> Float[Tensor, "m h w"]:
+    """Above 0 inside and below outside, half a step each, so that resampling keeps outlines in place."""
+    return torch.stack([decode_rle(mask) for mask in masks]).float() - 0.5 if masks else torch.zeros(0, *question.size)

@@ -1,0 +1,113 @@
+"""Scores of everything that was counted, how far chance may have moved them, and how two runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from geopix.evaluation.groups import Group, Table
+from geopix.evaluation.protocols import Protocol
+
+RESAMPLES = 1000
+LEVEL = 0.95
+Interval = tuple[float, float]
+_CHUNK = 100
+
+
+def numbers(table: Table, protocol: Protocol) -> dict[str, float]:
+    """Every score, as ``group/score``. A score about nothing is left out."""
+    found: dict[str, float] = {}
+    for group in table.groups:
+        found |= {name: float(value) for name, value in _scores(group, group.sums.sum(0), protocol).items()}
+    return {name: value for name, value in found.items() if value == value and not (value == 0 and name.endswith("_num"))}
+
+
+def intervals(table: Table, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+    """The middle 95 % of each score when images are drawn anew, with replacement (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).
+
+    Images are drawn and not dialogues, since questions about one image succeed or fail together. A resample in which a score is about nothing is left
+    out of that score's interval. Counts have none.
+    """
+    found: dict[str, Interval] = {}
+    for name, values in _resampled(table, protocol, resamples, seed).items():
+        found[name] = _middle(values)
+    return {name: interval for name, interval in found.items() if interval[0] == interval[0]}
+
+
+def differences(first: Table, second: Table, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+    """The middle 95 % of ``second - first`` when both are scored on the same drawn images.
+
+    Raises:
+        ValueError: unless both are about the same images.
+    """
+    if set(first.images) != set(second.images):
+        raise ValueError(
+            f"two runs are compared on the same images, but {len(set(first.images) ^ set(second.images))} were scored in one of them only; "
+            "test both on the same data."
+        )
+    order = {image: row for row, image in enumerate(second.images)}
+    rows = [order[image] for image in first.images]
+    same = Table(first.images, tuple(Group(group.name, group.sums[rows], group.scores) for group in second.groups))
+    before, after = (_resampled(table, protocol, resamples, seed) for table in (first, same))
+    return {name: _middle(after[name] - before[name]) for name in before if name in after}
+
+
+def weights(num: int, resamples: int, seed: int) -> Iterator[Float64[Tensor, "r n"]]:
+    """How often each of ``num`` things is drawn in each resample, some resamples at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, resamples, _CHUNK):
+        count = min(_CHUNK, resamples - start)
+        drawn = torch.randint(num, (count, num), generator=generator)
+        yield torch.zeros(count, num, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(count, num, dtype=torch.float64))
+
+
+def is_count(name: str) -> bool:
+    """Whether a score only says how many things were scored. ``vqa/count`` is no such one: it is the accuracy of counting questions."""
+    family, _, score = name.removeprefix("val/").rpartition("/")
+    return (score == "count" and family != "vqa") or score.endswith("_num") or score.startswith("num_")
+
+
+def is_detail(name: str) -> bool:
+    """Whether a score is about a single class or size."""
+    return name.startswith(("class/", "size/"))
+
+
+def _resampled(table: Table, protocol: Protocol, resamples: int, seed: int) -> dict[str, Float64[Tensor, " r"]]:
+    parts: dict[str, list[Tensor]] = {}
+    for drawn in weights(len(table.images), resamples, seed) if table.images else ():
+        for group in table.groups:
+            for name, values in _scores(group, drawn @ group.sums, protocol).items():
+                if not is_count(name):
+                    parts.setdefault(name, []).append(values)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _scores(group: Group, sums: Float64[Tensor, "... k"], protocol: Protocol) -> Mapping[str, Tensor]:
+    """The scores of a group under their full names. Controls keep their gIoU alone."""
+    found = {protocol.names.get(name, name): value for name, value in group.scores(sums).items()}
+    if group.name.startswith("control/"):
+        mean = protocol.names.get("giou", "giou")
+        return {f"{group.name}_{mean}": found[mean]}
+    return {f"{group.name}/{name}": value for name, value in found.items()}
+
+
+def _middle(values: Float64[Tensor, " r"]) -> Interval:
+    kept = values[~values.isnan()]
+    if not len(kept):
+        return float("nan"), float("nan")
+    low, high = torch.quantile(kept, torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def table_of(metrics: Mapping[str, float], ranges: Mapping[str, Sequence[float]] | None = None) -> str:
+    """Metrics as aligned lines, with their intervals; counts and scores by class and size are left out."""
+    shown = {name: value for name, value in metrics.items() if not is_count(name) and not is_detail(name)}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"  {name:<{width}}  {value:7.3f}{_range(name, ranges)}" for name, value in shown.items())
+
+
+def _range(name: str, ranges: Mapping[str, Sequence[float]] | None) -> str:
+    return f"   {ranges[name][0]:.3f} to {ranges[name][1]:.3f}" if ranges and name in ranges else ""

@@ -1,0 +1,112 @@
+"""Every benchmark file is run through the command line, on a miniature of its set, and what is handed in is scored by it."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geopix.data.sources.reader import Report
+from tests.commands import ROOT, geopix, message, tiny
+from tests.sources.layouts import LAYOUTS, Miniature
+
+FILES = sorted((ROOT / "benchmarks").glob("*.yaml"))
+PUBLIC = [path for path in FILES if "reader" in yaml.safe_load(path.read_text())["data"]["test"]["init_args"]]
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A miniature of every set that a benchmark names, where the benchmark looks for it; and the benchmarks, with a split that the miniature has."""
+    root, files = tmp_path_factory.mktemp("sets"), []
+    miniatures: dict[str, Miniature] = {}
+    for path in PUBLIC:
+        said = yaml.safe_load(path.read_text())
+        reader = said["data"]["test"]["init_args"]["reader"]
+        module, _, name = reader["class_path"].rpartition(".")
+        where = reader["init_args"]["root"]
+        if where not in miniatures:
+            miniatures[where] = LAYOUTS[vars(importlib.import_module(module))[name]](root / where)
+        given = reader["init_args"]
+        of_it = [each for each in miniatures[where].readers if type(each).__name__ == name and next(each.records(Report()), None) is not None]
+        nearest = max(of_it, key=lambda each: sum(vars(each).get(key) == value for key, value in given.items()))
+        chosen = {key: str(value) if isinstance(value, Path) else value for key, value in vars(nearest).items() if value is not None}
+        reader["init_args"] = chosen | {"root": where}
+        files.append(root / path.name)
+        files[-1].write_text(yaml.safe_dump(said))
+    return root, files
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "few_scenes.yaml"
+    path.write_text("data: {test: {class_path: geopix.data.scenes.Scenes, init_args: {level: easy, split: test, count: 3, dialogues: 3}}}\n")
+    return path
+
+
+def test_a_suite_of_all_public_benchmarks_is_one_call(suite: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # converted records go below the working folder
+    said = tiny("test", tmp_path / "run", "--allow_random", "true", "--results.pictures", 1, "--results.resamples", 20, "--results.java", "false",
+                "--benchmark_root", suite[0], "--benchmark", *suite[1])  # fmt: skip
+    for path in PUBLIC:
+        result = json.loads((tmp_path / "run" / path.stem / "metrics.json").read_text())
+        assert result["dialogues"] > 0, path.stem
+        assert result["metrics"], path.stem
+        assert (tmp_path / "run" / path.stem / "report.html").is_file()
+        assert result["data"] in said.out
+        if path.stem == "rrsis_d":
+            assert any("the publication 3481" in remark for remark in result["remarks"]), "a split of other counts than published must be told"
+        asked = result["metrics"]
+        expected = {
+            "rsvqa": "vqa/oa",
+            "captions": "caption/cider_d",
+            "rsicd": "caption/cider_d",
+            "dior_rsvg": "box/acc@0.5",
+            "rrsis_d": "single/giou",
+            "vrsbench_refer": "box/unique/acc@0.5",
+        }
+        for begins, score in expected.items():
+            assert not path.stem.startswith(begins) or score in asked, (path.stem, sorted(asked))
+
+
+@pytest.mark.parametrize("level", ["easy", "standard", "hard"])
+def test_scenes_are_benchmarks_too(level: str) -> None:
+    said = yaml.safe_load((ROOT / "benchmarks" / f"scenes_{level}.yaml").read_text())
+    assert said["data"]["test"]["init_args"] == {"level": level, "split": "test", "count": 300}
+
+
+def test_images_have_the_size_that_the_model_was_trained_with(small: Path, tmp_path: Path) -> None:
+    tiny("test", tmp_path / "run", "--allow_random", "true", "--results.pictures", 0, "--benchmark", small)
+    assert "3 images of 64 px" in json.loads((tmp_path / "run" / "few_scenes" / "metrics.json").read_text())["data"]
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_questions_are_handed_out_and_answers_scored_and_compared(small: Path, tmp_path: Path) -> None:
+    said = geopix("score", "--benchmark", small, "--questions", tmp_path / "q.jsonl")
+    assert said.code == 0, said.err
+    asked = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    for name, answer in (("yes", "yes"), ("no", "no")):
+        lines = [{"key": each["key"], "answers": [answer] * len(each["prompts"]), "masks": []} for each in asked]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        said = geopix("score", tmp_path / f"{name}.jsonl", "--benchmark", small, "--pictures", 1, "--resamples", 20)
+        assert said.code == 0, said.err
+        result = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert result["protocol"] == "generate"
+        assert result["dialogues"] == len(asked)
+    said = geopix("compare", tmp_path / "yes", tmp_path / "no", "--resamples", 20)
+    assert said.code == 0, said.err
+    assert "score" in said.out.splitlines()[0]
+
+
+def test_mistakes_are_told_before_anything_is_tested(small: Path, tmp_path: Path) -> None:
+    run = ("test", "--config", ROOT / "tests" / "tiny.yaml", "--allow_random", "true", "--trainer.default_root_dir", tmp_path / "run", "--benchmark")
+    assert "there is no benchmark 'rsis_d'" in message(*run, "rsis_d")
+    assert "rrsis_d" in message(*run, "rsis_d")
+    other = tmp_path / "other.yaml"
+    other.write_text("model: {}\ndata: {test: {class_path: geopix.data.scenes.Scenes}}\n")
+    assert "is no benchmark" in message(*run, small, other)
+    assert "does not exist" in message(*run, small, "rrsis_d", code=3)
+    assert "is named twice" in message(*run, small, small)
+    assert not (tmp_path / "run" / "few_scenes").exists()
+    assert "there is no protocol 'lisa'" in message("score", tmp_path / "p.jsonl", "--benchmark", small, "--protocol", "lisa", code=3)
+    assert "holds no finished test" in message("compare", tmp_path, tmp_path)
