@@ -13,9 +13,10 @@ import torch
 
 from geopix.data.scenes import Scenes
 from geopix.data.source import collate
-from geopix.metrics.masks import MaskIoU, Refusal, drew_something, score_dialogue
 from geopix.evaluation.outcome import own_truth
 from geopix.evaluation.scores import own_masks
+from geopix.metrics.masks import MaskIoU, Refusal
+from geopix.metrics.pixels import drew_something, score_dialogue
 from geopix.task import GeoPixTask
 
 VALUES = (float("-inf"), 1.5, 2.0, 2.25, 2.5, 2.75, 3.0)

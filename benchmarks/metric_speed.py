@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from geopix.metrics.masks import MaskIoU, boundary_iou, intersection_union, score_dialogue, score_matched
+from geopix.metrics.masks import MaskIoU
+from geopix.metrics.pixels import boundary_iou, intersection_union, score_dialogue, score_matched
 from geopix.rle import decode_rle, encode_rle
 
 SIDE, NUM, IN_A_DIALOGUE = 512, 200, 5

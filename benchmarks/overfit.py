@@ -30,11 +30,11 @@ from geopix.data.scenes import Scenes, SceneTexts
 from geopix.data.source import collate
 from geopix.decoders.multi_scale import MultiScaleDecoder
 from geopix.encoders.timm import TimmEncoder
+from geopix.evaluation.scores import Scores
 from geopix.llms.hf import HFLanguageModel
 from geopix.llms.tokenizer import train_tokenizer
 from geopix.memory.classwise import ClasswiseMemory
 from geopix.model import GeoPixModel
-from geopix.evaluation.scores import Scores
 from geopix.task import GeoPixTask
 
 LLAMA = {"model_type": "llama", "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torchmetrics import Metric
 
-from geopix.metrics import boxes, calibration, caption, grounded, masks, vqa
+from geopix.metrics import boxes, calibration, caption, cider, grounded, masks, vqa
 
 KINDS = ("presence", "colour", "never")
 BOX = "{<0><0><10><10>}"
@@ -58,7 +58,7 @@ CASES = {
     "BoxAccuracy": Case(boxes.BoxAccuracy, [([f"{{<0><0><10><{size}>}}"], [BOX]) for size in (10, 7, 5, 2)] + [(["none"], [BOX])], boxes.box_scores),
     "RougeL": Case(caption.RougeL, CAPTIONS, caption.rouge_scores),
     "Bleu": Case(caption.Bleu, CAPTIONS, caption.bleu_scores),
-    "CiderD": Case(caption.CiderD, CAPTIONS),
+    "CiderD": Case(cider.CiderD, CAPTIONS),
     "GroundedConversation": Case(
         grounded.GroundedConversation,
         [(torch.tensor(ious, dtype=torch.float64), num) for ious, num in (([0.75, 0.0], 2), ([0.5], 1), ([], 2), ([0.0], 0), ([], 0))],

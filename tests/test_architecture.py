@@ -38,7 +38,7 @@ FLOORS = {
     "results": {"", "checkpoint", "data", "evaluation", "task", "types"},
     "sweep": {"", "cli"},  # runs the command line, so it stands above it
 }
-LIGHTNING = {"contracts", "task", "curriculum", "monitor", "predictions", "results", "cli", "cli_benchmarks", "checkpoint", "data/module", "sweep/report"}
+LIGHTNING = {"contracts", "task", "curriculum", "monitor", "predictions", "results", "cli", "cli_benchmarks", "cli_callbacks", "checkpoint", "data/module", "sweep/report"}
 
 
 def imports(path: Path) -> set[str]:

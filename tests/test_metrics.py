@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from geopix.metrics import boxes, caption, masks, vqa
+from geopix.metrics import boxes, caption, masks, pixels, vqa
 
 
 def numbers(scores: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -52,7 +52,7 @@ def reference_mask_scores(dialogues: list[tuple[list[torch.Tensor], list[torch.T
 def test_mask_scores_equal_a_numpy_reference() -> None:
     dialogues = random_dialogues(300)
     metric, one_each = masks.MaskIoU(), masks.MaskIoU()
-    counts = [masks.score_dialogue(drawn, truth) for drawn, truth in dialogues]
+    counts = [pixels.score_dialogue(drawn, truth) for drawn, truth in dialogues]
     for intersection, union in counts:
         one_each.update(intersection, union)
     shuffled = random.Random(1).sample(counts, len(counts))
@@ -65,13 +65,13 @@ def test_mask_scores_equal_a_numpy_reference() -> None:
 
 def test_counts_come_as_int64_and_in_the_order_of_the_question() -> None:
     ones, zeros = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
-    intersection, union = masks.score_dialogue((zeros, ones), (ones, ones, ones))
+    intersection, union = pixels.score_dialogue((zeros, ones), (ones, ones, ones))
     assert intersection.dtype == union.dtype == torch.int64
     assert (intersection.tolist(), union.tolist()) == ([0, 6, 0], [6, 6, 6])
-    intersection, union = masks.score_dialogue([ones, ones, zeros], [ones])
+    intersection, union = pixels.score_dialogue([ones, ones, zeros], [ones])
     assert (intersection.tolist(), union.tolist()) == ([6, 0, 0], [6, 6, 1])
-    assert [len(counts) for counts in masks.score_dialogue([], [])] == [0, 0]
-    assert masks.intersection_union(torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(0, 4, 4, dtype=torch.bool))[1].tolist() == []
+    assert [len(counts) for counts in pixels.score_dialogue([], [])] == [0, 0]
+    assert pixels.intersection_union(torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(0, 4, 4, dtype=torch.bool))[1].tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_counts_come_as_int64_and_in_the_order_of_the_question() -> None:
 )
 def test_degenerate_masks(drawn: list[int], truth: list[int], giou: float, ciou: float) -> None:
     full = [torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)]
-    scores = numbers(masks.mask_iou(*masks.score_dialogue([full[i] for i in drawn], [full[i] for i in truth])))
+    scores = numbers(masks.mask_iou(*pixels.score_dialogue([full[i] for i in drawn], [full[i] for i in truth])))
     assert (scores["giou"], scores["ciou"]) == pytest.approx((giou, ciou), nan_ok=True)
     assert scores["count"] == max(len(drawn), len(truth))
 
@@ -109,9 +109,9 @@ def test_large_unions_do_not_lose_pixels() -> None:
 
 def test_masks_of_another_size_and_impossible_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="size of its image"):
-        masks.score_dialogue([torch.ones(1, 3, dtype=torch.bool)], [torch.ones(2, 3, dtype=torch.bool)])
+        pixels.score_dialogue([torch.ones(1, 3, dtype=torch.bool)], [torch.ones(2, 3, dtype=torch.bool)])
     with pytest.raises((ValueError, TypeError)):
-        masks.intersection_union(torch.ones(1, 1, 3, dtype=torch.bool), torch.ones(1, 2, 3, dtype=torch.bool))
+        pixels.intersection_union(torch.ones(1, 1, 3, dtype=torch.bool), torch.ones(1, 2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="intersection <= union"):
         masks.MaskIoU().update(torch.tensor([3]), torch.tensor([2]))
 

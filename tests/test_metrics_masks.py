@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.ndimage import binary_erosion
 
-from geopix.metrics import grounded, masks
+from geopix.metrics import grounded, masks, pixels
 
 Masks = list[torch.Tensor]
 
@@ -87,18 +87,18 @@ def test_outlines_equal_repeated_erosion(seed: int) -> None:
         steps = max(1, round(dilation * np.sqrt(pair[0].shape[0] ** 2 + pair[0].shape[1] ** 2)))
         outlines = [mask.numpy() & ~binary_erosion(mask.numpy(), np.ones((3, 3)), iterations=steps) for mask in pair]
         expected = (int((outlines[0] & outlines[1]).sum()), int((outlines[0] | outlines[1]).sum()))
-        assert masks.boundary_iou(*pair, dilation=dilation) == expected
-        assert masks.boundary_iou(pair[0].T.clone().T, pair[1], dilation=dilation) == expected  # however it lies in memory
+        assert pixels.boundary_iou(*pair, dilation=dilation) == expected
+        assert pixels.boundary_iou(pair[0].T.clone().T, pair[1], dilation=dilation) == expected  # however it lies in memory
 
 
 def test_outlines_of_missing_masks_count_as_masks_do() -> None:
     whole, none = torch.ones(30, 40, dtype=torch.bool), torch.zeros(30, 40, dtype=torch.bool)
     edge = 30 * 40 - 28 * 38
-    assert masks.boundary_iou(whole, whole) == (edge, edge)
-    assert masks.boundary_iou(None, whole) == masks.boundary_iou(whole, None) == masks.boundary_iou(none, whole) == (0, edge)
-    assert (masks.boundary_iou(none, None), masks.boundary_iou(None, none), masks.boundary_iou(none, none)) == ((0, 1), (0, 0), (0, 0))
+    assert pixels.boundary_iou(whole, whole) == (edge, edge)
+    assert pixels.boundary_iou(None, whole) == pixels.boundary_iou(whole, None) == pixels.boundary_iou(none, whole) == (0, edge)
+    assert (pixels.boundary_iou(none, None), pixels.boundary_iou(None, none), pixels.boundary_iou(none, none)) == ((0, 1), (0, 0), (0, 0))
     with pytest.raises(ValueError, match="size of its image"):
-        masks.boundary_iou(whole, whole.T)
+        pixels.boundary_iou(whole, whole.T)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -106,7 +106,7 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
     generator, chooser = torch.Generator().manual_seed(seed), random.Random(seed)
     truth = random_masks(generator, chooser.randint(0, 4))
     drawn = like(generator, truth, chooser.randint(0, 3))[:5]
-    pairs = masks.match_masks(drawn, truth)
+    pairs = pixels.match_masks(drawn, truth)
     assert sorted(one for one, _ in pairs if one is not None) == list(range(len(drawn)))
     assert [other for _, other in pairs if other is not None] == list(range(len(truth)))
     assert len(pairs) == max(len(drawn), len(truth))
@@ -115,7 +115,7 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
     table = table if len(drawn) <= len(truth) else table.T
     best = max(sum(row[column] for row, column in zip(table, columns, strict=True)) for columns in itertools.permutations(range(table.shape[1]), len(table)))
     assert found == pytest.approx(best, abs=1e-9)
-    shared, joined = masks.score_matched(drawn, truth)
+    shared, joined = pixels.score_matched(drawn, truth)
     assert shared.tolist() == [0 if None in pair else int((drawn[pair[0]] & truth[pair[1]]).sum()) for pair in pairs]  # type: ignore[index]
     ious = masks.mask_iou(shared, joined)
     assert ious["giou"].item() == pytest.approx(best / len(pairs) if pairs else math.nan, nan_ok=True)
@@ -124,13 +124,13 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
 def test_matching_heeds_no_order_and_counts_both_sides() -> None:
     truth = random_masks(torch.Generator().manual_seed(3), 3)
     none = torch.zeros_like(truth[0])
-    assert masks.match_masks(truth[::-1], truth) == [(2, 0), (1, 1), (0, 2)]
-    assert masks.match_masks([], truth) == [(None, 0), (None, 1), (None, 2)]
-    assert masks.match_masks([none, truth[1]], [truth[1], none]) == [(1, 0), (0, 1)]
-    assert masks.score_matched([none], [])[1].tolist() == [1]
-    assert [counts.tolist() for counts in masks.score_matched([], [])] == [[], []]
+    assert pixels.match_masks(truth[::-1], truth) == [(2, 0), (1, 1), (0, 2)]
+    assert pixels.match_masks([], truth) == [(None, 0), (None, 1), (None, 2)]
+    assert pixels.match_masks([none, truth[1]], [truth[1], none]) == [(1, 0), (0, 1)]
+    assert pixels.score_matched([none], [])[1].tolist() == [1]
+    assert [counts.tolist() for counts in pixels.score_matched([], [])] == [[], []]
     with pytest.raises(ValueError, match="size of its image"):
-        masks.match_masks([none], [none.T])
+        pixels.match_masks([none], [none.T])
 
 
 def test_grounded_images_equal_a_numpy_reference() -> None:
@@ -139,7 +139,7 @@ def test_grounded_images_equal_a_numpy_reference() -> None:
     metric, values, found, total = grounded.GroundedConversation(), [], 0, 0
     for truth, drawn in images:
         metric.update(grounded.assigned_ious(drawn, truth), len(truth))
-        pairs = [iou(drawn[one], truth[other]) for one, other in masks.match_masks(drawn, truth) if one is not None and other is not None]
+        pairs = [iou(drawn[one], truth[other]) for one, other in pixels.match_masks(drawn, truth) if one is not None and other is not None]
         found, total = found + sum(np.array(pairs) >= 0.5), total + len(truth)
         if truth or drawn:
             values.append(sum(pairs) / max(len(truth), len(drawn)))

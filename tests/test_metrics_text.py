@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from geopix.metrics import caption, vqa
+from geopix.metrics import caption, cider, vqa
 
 VOCABULARY = ["a", "the", "ship", "ships", "Harbour,", "bridge.", "near", "two", "3", "it's", "ground-track", "größe"]
 
@@ -47,7 +47,7 @@ CORPORA = [random_captions(seed, num) for seed, num in ((0, 30), (1, 30), (2, 2)
 def test_text_scores_equal_pycocoevalcap(corpus: int) -> None:
     candidates, references = CORPORA[corpus]
     found: dict[str, float] = {}
-    for metric in (caption.Bleu(), caption.RougeL(), caption.CiderD()):
+    for metric in (caption.Bleu(), caption.RougeL(), cider.CiderD()):
         metric.update(candidates, references)
         found |= {name: value.item() for name, value in metric.compute().items()}
     bleu = by_package("bleu.bleu", "Bleu", candidates, references)
@@ -63,14 +63,14 @@ def test_random_captions_are_neither_all_right_nor_all_wrong() -> None:
 
 
 def test_frequencies_count_captions_and_not_occurrences() -> None:
-    frequencies = caption.document_frequencies([["a ship a ship", "a ship"], "a road"])
+    frequencies = cider.document_frequencies([["a ship a ship", "a ship"], "a road"])
     assert (frequencies.num, frequencies.groups[("a",)], frequencies.groups[("a", "ship")], frequencies.groups[("road",)]) == (2, 2, 1, 1)
-    one = caption.cider_sums("a ship", "a ship", frequencies)
+    one = cider.cider_sums("a ship", "a ship", frequencies)
     assert one.tolist() == pytest.approx([1.0, 10 * 2 / 4])  # runs of one and of two words agree, there are none of three and four
 
 
 def test_captions_without_references_or_partner_are_refused() -> None:
-    for metric in (caption.Bleu(), caption.RougeL(), caption.CiderD()):
+    for metric in (caption.Bleu(), caption.RougeL(), cider.CiderD()):
         with pytest.raises(ValueError, match="found 2 captions and 1 references"):
             metric.update(["a ship", "a road"], ["a ship"])
         with pytest.raises(ValueError, match="at least one reference"):

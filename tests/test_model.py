@@ -10,11 +10,11 @@ from geopix.data.source import collate
 from geopix.decoders.dot import DotDecoder
 from geopix.decoders.multi_scale import MultiScaleDecoder
 from geopix.encoders.timm import TimmEncoder
+from geopix.evaluation.scores import Scores
 from geopix.llms.hf import HFLanguageModel
 from geopix.losses import LossWeights, loss_terms, weight_of
 from geopix.memory.classwise import ClasswiseMemory
 from geopix.model import GeoPixModel, gather_seg
-from geopix.evaluation.scores import Scores
 from geopix.task import GeoPixTask
 from geopix.types import Batch, Prediction, Turn
 from tests import tiny, toys

@@ -14,10 +14,10 @@ from geopix.data.instruct import RealImages
 from geopix.data.module import GeoPixData
 from geopix.data.source import collate
 from geopix.data.sources.coco import convert_coco
-from geopix.losses import loss_terms
-from geopix.predictions import WritePredictions
 from geopix.evaluation.outcome import own_truth
 from geopix.evaluation.scores import Scores
+from geopix.losses import loss_terms
+from geopix.predictions import WritePredictions
 from geopix.task import GeoPixTask
 from geopix.types import Drawing, Prediction
 from tests import tiny

@@ -19,19 +19,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from geopix.checkpoint import CheckpointError, check_checkpoint, check_resume, differences, last_checkpoint, other_parts, read_checkpoint
 from geopix.cli_benchmarks import canvas_of, read_benchmarks
+from geopix.cli_callbacks import LastCheckpoint, SaveConfig
 from geopix.cli_errors import ConfigError, explain, tell
 from geopix.cli_places import kept_options
 from geopix.cli_weights import refuse_missing
-from geopix.curriculum import Curriculum
 from geopix.data.module import GeoPixData
 from geopix.results import Results
 from geopix.task import GeoPixTask
@@ -46,77 +45,6 @@ _MEANT = (
     r"You are using a custom batch sampler `_Batches`",  # it gives every index once
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
-
-
-class LastCheckpoint(Checkpoint):
-    """``checkpoints/last.ckpt`` in the run folder: after each validation, where a training stops, and every so many steps.
-
-    A fit that does not resume from this folder's own checkpoints first moves them to ``checkpoints-1`` (or the next free number).
-
-    Args:
-        every_n_train_steps: also save after every so many optimizer steps.
-    """
-
-    def __init__(self, every_n_train_steps: int | None = None) -> None:
-        self.every_n_train_steps = every_n_train_steps
-        self._saved = -1
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put what another run left out of the way."""
-        self._saved, folder = trainer.global_step, self._folder(trainer)
-        resumed = trainer.ckpt_path is not None and folder.resolve() in Path(trainer.ckpt_path).resolve().parents
-        if trainer.is_global_zero and not trainer.fast_dev_run and not resumed and folder.is_dir() and any(folder.iterdir()):
-            number = next(number for number in range(1, 10_000) if not folder.with_name(f"checkpoints-{number}").exists())
-            kept = folder.rename(folder.with_name(f"checkpoints-{number}"))
-            print(f"geopix: the checkpoints of the run before in this folder are now in {kept}", file=sys.stderr)
-        trainer.strategy.barrier("checkpoints")
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save when it is time, and before a training stops short of its epoch's end."""
-        due = bool(self.every_n_train_steps) and trainer.global_step % (self.every_n_train_steps or 1) == 0
-        if due or trainer.should_stop or trainer.global_step == trainer.max_steps:
-            self._save(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end."""
-        self._save(trainer)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how far the training is: the samples seen over all ranks, and the stage of the curriculum."""
-        data: object = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, GeoPixData):
-            return
-        samples = trainer.fit_loop.epoch_loop.batch_progress.total.processed * data.batch_size * trainer.world_size
-        led = [each for each in trainer.callbacks if isinstance(each, Curriculum)]  # type: ignore[attr-defined]
-        stage = led[0].stages[led[0].where(samples)[0]].name if led else None
-        checkpoint["geopix"] = {"samples": samples, "stage": stage, "batch_size": data.batch_size, **checkpoint.get("geopix", {})}
-
-    def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._saved and not trainer.fast_dev_run:
-            whole, part = self._folder(trainer) / "last.ckpt", self._folder(trainer) / "last.ckpt.part"
-            trainer.save_checkpoint(part, weights_only=False)
-            if trainer.is_global_zero:
-                os.replace(part, whole)  # Lightning copies from the temporary folder; a run killed meanwhile keeps the checkpoint before
-            self._saved = trainer.global_step
-
-    def _folder(self, trainer: Trainer) -> Path:
-        return Path(trainer.default_root_dir) / "checkpoints"
-
-
-class SaveConfig(SaveConfigCallback):
-    """``config.yaml`` of a training in its run folder: everything expanded; a later training overwrites it."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it."""
-        if stage == "fit" and trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
 
 
 class Parser(LightningArgumentParser):

@@ -15,7 +15,8 @@ from geopix.evaluation.outcome import SEGMENT_KINDS, Outcome
 from geopix.evaluation.protocols import Protocol
 from geopix.metrics.boxes import box_scores, box_sums
 from geopix.metrics.calibration import presence_scores, presence_sums, quality_scores, quality_sums
-from geopix.metrics.caption import bleu_scores, bleu_sums, cider_scores, cider_sums, document_frequencies, rouge_scores, rouge_sums
+from geopix.metrics.caption import bleu_scores, bleu_sums, rouge_scores, rouge_sums
+from geopix.metrics.cider import cider_scores, cider_sums, document_frequencies
 from geopix.metrics.grounded import grounded_scores, grounded_sums
 from geopix.metrics.masks import mask_iou_scores, mask_iou_sums, refusal_scores, refusal_sums, size_bucket
 from geopix.metrics.vqa import hallucination_scores, hallucination_sums, normalise, takes_for_granted, vqa_scores, vqa_sums

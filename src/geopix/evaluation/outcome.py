@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from geopix.evaluation.protocols import Protocol
 from geopix.metrics.grounded import assigned_ious, matched_at_half
-from geopix.metrics.masks import boundary_iou, drew_something, score_dialogue, score_matched
+from geopix.metrics.pixels import boundary_iou, drew_something, score_dialogue, score_matched
 from geopix.rle import decode_rle, encode_rle
 from geopix.types import RLE, SEG, Batch
 
@@ -66,7 +66,7 @@ class Pair:
     """A mask that was drawn and the true one in its place, or either of them alone.
 
     Args:
-        intersection, union: pixels, as :func:`geopix.metrics.masks.score_dialogue` counts them.
+        intersection, union: pixels, as :func:`geopix.metrics.pixels.score_dialogue` counts them.
         area: pixels of the true mask; None for a mask that nobody asked for.
         boundary: intersection and union of the pixels near an outline.
         name: class of the true thing, where the data says so.

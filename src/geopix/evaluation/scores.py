@@ -15,7 +15,7 @@ from geopix.evaluation.groups import Table, tabulate
 from geopix.evaluation.numbers import is_detail, numbers
 from geopix.evaluation.outcome import Outcome, Question, judge, pixel_counts, questions
 from geopix.evaluation.protocols import PROTOCOLS, ProtocolName
-from geopix.metrics.masks import score_dialogue
+from geopix.metrics.pixels import score_dialogue
 from geopix.types import Batch, Prediction
 
 

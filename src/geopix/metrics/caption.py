@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 LONGEST = 4
 """BLEU and CIDEr-D count runs of up to so many words."""
 
 _WORD = re.compile(r"[^\W_]+")
-_SIGMA = 6.0
 _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap adds them to numerators and denominators, so that no match gives nearly 0
 
 References = str | Sequence[str]
@@ -36,14 +31,14 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _words_of(references: References) -> list[list[str]]:
+def words_of(references: References) -> list[list[str]]:
     found = [words(reference) for reference in ([references] if isinstance(references, str) else references)]
     if not found or not all(found):
         raise ValueError(f"a caption needs at least one reference, each with words; found {references!r}. Leave such captions out of the data.")
     return found
 
 
-def _require_pairs(candidates: Sequence[str], references: Sequence[References]) -> None:
+def require_pairs(candidates: Sequence[str], references: Sequence[References]) -> None:
     if isinstance(candidates, str) or len(candidates) != len(references):
         raise ValueError(f"one reference, or group of references, per caption is needed; found {len(candidates)} captions and {len(references)} references.")
 
@@ -92,7 +87,7 @@ def rouge_l(candidate: str, references: References, *, beta: float = 1.2) -> flo
         >>> round(rouge_l("a ship in the harbour", "two ships in the harbour", beta=1.0), 3)
         0.6
     """
-    given, true = words(candidate), _words_of(references)
+    given, true = words(candidate), words_of(references)
     if not given:
         return 0.0
     common = [longest_common_subsequence(given, reference) for reference in true]
@@ -148,7 +143,7 @@ class RougeL(Metric):
         Raises:
             ValueError: when the lengths differ, or a caption has no reference with words.
         """
-        _require_pairs(candidates, references)
+        require_pairs(candidates, references)
         for candidate, true in zip(candidates, references, strict=True):
             self.sums += rouge_sums(candidate, true, beta=self.beta).to(self.sums.device)
 
@@ -157,7 +152,7 @@ class RougeL(Metric):
         return rouge_scores(self.sums)
 
 
-def _runs(text: Sequence[str]) -> list[Counter[Run]]:
+def runs_of(text: Sequence[str]) -> list[Counter[Run]]:
     """How often each run of 1, 2 ... :data:`LONGEST` words occurs."""
     return [Counter(tuple(text[place : place + num]) for place in range(len(text) - num + 1)) for num in range(1, LONGEST + 1)]
 
@@ -169,12 +164,12 @@ def bleu_sums(candidate: str, references: References) -> Float64[Tensor, " k"]:
     Raises:
         ValueError: when there is no reference, or one without words.
     """
-    given, true = words(candidate), _words_of(references)
+    given, true = words(candidate), words_of(references)
     nearest = min((abs(len(reference) - len(given)), len(reference)) for reference in true)[1]
     most: list[Counter[Run]] = [Counter() for _ in range(LONGEST)]
     for reference in true:
-        most = [one | other for one, other in zip(most, _runs(reference), strict=True)]
-    runs = _runs(given)
+        most = [one | other for one, other in zip(most, runs_of(reference), strict=True)]
+    runs = runs_of(given)
     right = [(one & other).total() for one, other in zip(runs, most, strict=True)]
     return torch.tensor([1, len(given), nearest, *right, *(each.total() for each in runs)], dtype=torch.float64)
 
@@ -225,119 +220,10 @@ class Bleu(Metric):
         Raises:
             ValueError: when the lengths differ, or a caption has no reference with words.
         """
-        _require_pairs(candidates, references)
+        require_pairs(candidates, references)
         for candidate, true in zip(candidates, references, strict=True):
             self.sums += bleu_sums(candidate, true).to(self.sums.device)
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """The scores so far, over all processes."""
         return bleu_scores(self.sums)
-
-
-@dataclass(frozen=True)
-class Frequencies:
-    """In how many of ``num`` captions' groups of references a run of words occurs."""
-
-    num: int
-    groups: Mapping[Run, int]
-
-
-def document_frequencies(references: Sequence[References]) -> Frequencies:
-    """What CIDEr-D weighs runs of words by: runs that many captions' references share say little.
-
-    Args:
-        references: those of *all* captions that are scored together, over all processes.
-
-    Raises:
-        ValueError: when a caption has no reference with words.
-    """
-    groups: Counter[Run] = Counter()
-    for true in references:
-        groups.update({run for reference in _words_of(true) for runs in _runs(reference) for run in runs})
-    return Frequencies(len(references), groups)
-
-
-def _weighed(text: Sequence[str], frequencies: Frequencies) -> list[dict[Run, float]]:
-    most = math.log(max(frequencies.num, 1))
-    return [{run: often * (most - math.log(max(frequencies.groups.get(run, 0), 1))) for run, often in runs.items()} for runs in _runs(text)]
-
-
-def cider_sums(candidate: str, references: References, frequencies: Frequencies) -> Float64[Tensor, " k"]:
-    """Of one caption: 1 and its CIDEr-D (:class:`CiderD`).
-
-    Args:
-        frequencies: of the references of all captions that are scored together.
-
-    Raises:
-        ValueError: when there is no reference, or one without words.
-    """
-    given, true = words(candidate), _words_of(references)
-    ours, total = _weighed(given, frequencies), 0.0
-    for reference in true:
-        penalty = math.exp(-((len(given) - len(reference)) ** 2) / (2 * _SIGMA**2))
-        for one, other in zip(ours, _weighed(reference, frequencies), strict=True):
-            shared = sum(min(weight, other.get(run, 0.0)) * other.get(run, 0.0) for run, weight in one.items())
-            size = math.hypot(*one.values()) * math.hypot(*other.values())
-            total += penalty * shared / size if size else 0.0
-    return torch.tensor([1.0, 10 * total / (LONGEST * len(true))], dtype=torch.float64)
-
-
-def cider_scores(sums: Float64[Tensor, "*s k"]) -> dict[str, Float64[Tensor, "*s"]]:
-    """The scores of :class:`CiderD` from :func:`cider_sums`."""
-    count, total = sums.unbind(-1)
-    return {"cider_d": total / count, "count": count}
-
-
-class CiderD(Metric):
-    """How well captions agree with what several people wrote, in [0, 10], rare words weighing more.
-
-    - ``cider_d``: mean over captions of 10 times the mean, over references and runs of 1 to 4 words, of the clipped cosine between tf-idf vectors, times
-      exp(-d² / 72) for a difference of d words in length;
-    - ``count``: how many captions were scored.
-
-    A run's weight is how often it occurs, times log(captions / captions that have it in a reference). It follows that one caption alone scores 0, and
-    that the number belongs to the whole set of captions: a part of them has another. Resampled intervals keep the weights of the whole set.
-    Without captions it is NaN. Papers often print it times 100.
-
-    Source: Vedantam et al., "CIDEr: consensus-based image description evaluation" (https://arxiv.org/abs/1411.5726), section 5 for CIDEr-D; the mean over
-    lengths of runs from github.com/tylin/coco-caption, which calls this CIDEr.
-
-    Example:
-        >>> metric = CiderD()
-        >>> metric.update(["two ships", "a long bridge"], ["two ships", ["a long bridge", "a bridge"]])
-        >>> {name: round(value.item(), 3) for name, value in metric.compute().items()}
-        {'cider_d': 4.878, 'count': 2.0}
-    """
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    texts: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("texts", [], dist_reduce_fx="cat")
-
-    def update(self, candidates: Sequence[str], references: Sequence[References]) -> None:
-        """Keep captions and their references: for each caption one text, or several.
-
-        Raises:
-            ValueError: when the lengths differ, or a caption has no reference with words.
-        """
-        _require_pairs(candidates, references)
-        for candidate, true in zip(candidates, references, strict=True):
-            _words_of(true)
-            line = json.dumps([candidate, true if isinstance(true, str) else list(true)]) + "\n"
-            # Only tensors travel between processes; 32-bit floats, because torchmetrics gathers an empty tensor of that kind from a process without data.
-            self.texts.append(torch.tensor(list(line.encode("ascii")), dtype=torch.float32, device=self.device))
-
-    def compute(self) -> dict[str, Float64[Tensor, ""]]:
-        """The score so far, over all processes."""
-        text = bytes(dim_zero_cat(self.texts).to(torch.uint8).tolist()) if len(self.texts) else b""
-        pairs = [json.loads(line) for line in text.splitlines()]
-        frequencies = document_frequencies([true for _, true in pairs])
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for candidate, true in pairs:
-            sums += cider_sums(candidate, true, frequencies).to(self.device)
-        return cider_scores(sums)

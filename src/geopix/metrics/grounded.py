@@ -11,14 +11,14 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from geopix.metrics.masks import match_masks, pairwise_pixels, score_matched
+from geopix.metrics.pixels import match_masks, pairwise_pixels, score_matched
 
 HALF = 0.5
 _RECALLS = np.linspace(0, 1, 101)
 
 
 def assigned_ious(drawn: Sequence[Bool[Tensor, "h w"]], truth: Sequence[Bool[Tensor, "h w"]]) -> Float64[Tensor, " d"]:
-    """For each mask that was drawn its IoU with the true one that :func:`geopix.metrics.masks.match_masks` gives it, or 0 where it gives none.
+    """For each mask that was drawn its IoU with the true one that :func:`geopix.metrics.pixels.match_masks` gives it, or 0 where it gives none.
 
     Example:
         >>> left, right = torch.tensor([[True, False]]), torch.tensor([[False, True]])
