@@ -24,8 +24,10 @@ ROWS = {
     "single/ciou": "single referring, cIoU",
     "single/pr@0.5": "single referring, Pr@0.5",
     "multi/giou": "several targets, gIoU",
+    "multi_matched/giou": "... in any order, gIoU",
     "group/giou": "groups, gIoU",
     "followup/giou": "follow-up turns, gIoU",
+    "boundary/giou": "outlines of all masks, gIoU",
     "absent/n_acc": "absent targets refused (N-acc)",
     "absent/t_acc": "present targets drawn (T-acc)",
     "vqa/presence": "presence questions",
@@ -35,6 +37,7 @@ ROWS = {
     "vqa/colour": "colour questions",
     "box/acc@0.5": "boxes, Acc@0.5",
     "caption/rouge_l": "captions, ROUGE-L",
+    "caption/cider_d": "captions, CIDEr-D",
     "control/shuffled_giou": "control: asked about another image, gIoU",
     "control/class_union_giou": "control: everything of the true class, gIoU",
 }
@@ -59,12 +62,20 @@ def section(found: dict[str, dict[str, Any]]) -> str:
         return "No result files are committed."
     lines = ["| | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
     for key, label in ROWS.items():
-        values = [result["metrics"].get(key) for result in found.values()]
-        if any(value is not None for value in values):
-            lines.append(f"| {label} | " + " | ".join("" if value is None else f"{value:.3f}" for value in values) + " |")
+        values = [_shown(result, key) for result in found.values()]
+        if any(values):
+            lines.append(f"| {label} | " + " | ".join(values) + " |")
     for name, result in found.items():
         lines += ["", f"**{name}** (protocol `{result['protocol']}`; {result['data']})", "", "```bash", result["command"], "```"]
     return "\n".join(lines)
+
+
+def _shown(result: dict[str, Any], key: str) -> str:
+    """A score with its interval, as far as the file has them."""
+    value, interval = result["metrics"].get(key), result.get("intervals", {}).get(key)
+    if value is None:
+        return ""
+    return f"{value:.3f}" if interval is None or interval[0] == interval[1] else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def picture(root: Path = ROOT) -> str:

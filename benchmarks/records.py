@@ -2,7 +2,7 @@
 
     python benchmarks/records.py
 
-The records are of the size that building makes (an image of 128 px, eight instances, six dialogues); a hundred images are shared by all of them.
+A record has eight instances and six dialogues; a hundred images, of 512 px unless told, are shared by all of them.
 The index is made and saved by one process; another, new one opens it and is measured from the end of its imports.
 """
 
@@ -38,13 +38,14 @@ def private():
 
 torch.set_num_threads(1)
 before, began = private(), time.perf_counter()
-source = RealImages(sys.argv[1], 128)
+source = RealImages(sys.argv[1], int(sys.argv[2]))
 count = source.count
 opened = time.perf_counter() - began
 source.check()
 checked = time.perf_counter() - began
 mix = {"segment": 2.0, "vqa": 1.0}
-batch = collate([source.sample(position(source, number, mix), mix) for number in range(16)])
+drawn = [position(source, number, mix) for number in range(16)]
+batch = collate([source.sample(image, mix, epoch=epoch) for image, epoch in drawn])
 first = time.perf_counter() - began
 index = source.records._index
 touched = sum(int(vars(index)[name].astype(np.uint64).sum()) for name in ARRAYS)
@@ -58,32 +59,33 @@ def main() -> None:
     """Writes the file, indexes it, measures, and writes ``benchmarks/results/costs/records.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--size", type=int, default=512, help="rows and columns of the images")
     parser.add_argument("--out", type=Path, default=RESULTS)
     said = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "records.jsonl"
-        _write(path, said.records)
+        _write(path, said.records, said.size)
         gigabytes = path.stat().st_size / 1e9
         began = time.perf_counter()
-        _run("import sys; from pathlib import Path; from geopix.data.index import open_index; open_index(Path(sys.argv[1]))", path)
+        _run("import sys; from pathlib import Path; from geopix.data.index import open_index; open_index(Path(sys.argv[1]))", path, said.size)
         indexing = time.perf_counter() - began
-        found = {"gigabytes": round(gigabytes, 2), "indexing_once_s": round(indexing, 1)} | json.loads(_run(OPEN, path))
+        found = {"gigabytes": round(gigabytes, 2), "indexing_once_s": round(indexing, 1)} | {"size": said.size} | json.loads(_run(OPEN, path, said.size))
     for name, value in found.items():
         print(f"{name:<20}{value}")
     said.out.parent.mkdir(parents=True, exist_ok=True)
     said.out.write_text(json.dumps({"command": "python benchmarks/records.py", "cores": os.cpu_count()} | found, indent=1) + "\n", encoding="utf-8")
 
 
-def _run(code: str, path: Path) -> str:
-    return subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True).stdout.strip()
+def _run(code: str, path: Path, size: int) -> str:
+    return subprocess.run([sys.executable, "-c", code, str(path), str(size)], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _write(path: Path, count: int) -> None:
+def _write(path: Path, count: int, size: int) -> None:
     """Records with instances and dialogues; their masks are rectangles."""
     rng = np.random.default_rng(0)
     heads = []
     for number in range(100):
-        Image.fromarray(rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)).save(path.parent / f"{number}.png")
+        Image.fromarray(rng.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(path.parent / f"{number}.png")
         heads.append(json.dumps(_record(f"{number}.png", rng))[1:])
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):

@@ -38,7 +38,10 @@ FLOORS = {
     "results": {"", "checkpoint", "data", "evaluation", "task", "types"},
     "sweep": {"", "cli"},  # runs the command line, so it stands above it
 }
-LIGHTNING = {"contracts", "task", "curriculum", "monitor", "predictions", "results", "cli", "cli_benchmarks", "cli_callbacks", "checkpoint", "data/module", "sweep/report"}
+LIGHTNING = {
+    "checkpoint", "cli", "cli_benchmarks", "cli_callbacks", "contracts", "curriculum", "data/module", "monitor", "predictions", "results", "sweep/report",
+    "task",
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

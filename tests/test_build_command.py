@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from geopix.data.build.command import main
+from geopix.data.build.command import SHARED, main, parser
 from geopix.data.records import instance, write_records
+from geopix.data.sources.overview import readers
 
 FAIR = Path(__file__).parents[2] / "shared" / "data" / "real" / "fair_buildings"
 
@@ -143,6 +145,43 @@ def test_real_buildings_are_described(tmp_path: Path) -> None:
             assert dialogue["task"].split("/")[0] in ("segment", "refer", "caption", "vqa")
             assert all(proof["text"] for proof in dialogue["provenance"]["sentences"])
     InstructRecords(tmp_path / "built.jsonl", size=64).check()
+    run(tmp_path / "kept.jsonl", "--records", str(tmp_path / "records.jsonl"), "--workers", "1", "--keep")
+    InstructRecords(tmp_path / "kept.jsonl", size=64).check()  # also of dialogues that ask for what this command would not
     sheet = json.loads((tmp_path / "built.datasheet.json").read_text())
     assert sheet["totals"]["dialogues of the input, left out"] > 20
     assert os.path.isfile(tmp_path / "built.datasheet.md")
+
+
+def test_a_set_is_described_as_its_reader_finds_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = np.full((64, 64, 3), 90, dtype=np.uint8)
+    image[10:30, 10:30] = (200, 30, 30)
+    (tmp_path / "set").mkdir()
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / "set" / f"{name}.png"), image[..., ::-1])
+    square = {"segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]], "bbox": [10, 10, 20, 20], "category_id": 1}
+    document = {
+        "images": [{"id": number, "file_name": f"{name}.png", "split": split} for number, (name, split) in enumerate([("a", "train"), ("b", "test")])],
+        "annotations": [square | {"id": number, "image_id": number} for number in range(2)],
+        "categories": [{"id": 1, "name": "storage_tank"}],
+    }
+    (tmp_path / "set" / "all.json").write_text(json.dumps(document))
+    output = tmp_path / "built.jsonl"
+    words = ["--reader", "coco", "--annotations", "all.json", "--root", str(tmp_path / "set"), "--split", "test", "--workers", "1"]
+    assert main([*words, str(output)]) == 0
+    (record,) = [json.loads(line) for line in output.read_text().splitlines()]
+    assert (record["key"], record["image"], record["split"]) == ("b", "set/b.png", "test")
+    assert {"segment/single", "vqa/count"} <= {dialogue["task"] for dialogue in record["dialogues"]}
+    assert all("provenance" in dialogue for dialogue in record["dialogues"]), "what the reader itself says of them is replaced"
+    assert main([str(tmp_path / "no.jsonl"), "--reader", "coco", "--root", str(tmp_path / "set")]) == 3
+    assert "annotations.json do not exist" in capsys.readouterr().err
+    for wrong in (["--reader", "coca", "--root", "."], ["--reader", "coco", "--tile", "3"], ["--records", "a.jsonl", "--tile", "3"]):
+        with pytest.raises(SystemExit) as stop:
+            main([str(output), *wrong])
+        assert stop.value.code == 2
+    assert "Did you mean coco" in capsys.readouterr().err
+
+
+def test_options_of_readers_are_not_options_of_the_command() -> None:
+    own = {action.dest for action in parser()._actions}
+    for reader in readers():
+        assert not own & set(signature(reader).parameters) - set(SHARED), reader

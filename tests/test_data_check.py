@@ -1,10 +1,13 @@
 """``geopix data check``: each kind of bad input is told by record, in one report, and repaired or set aside as asked."""
 
+import copy
 import json
+import random
 import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import rasterio
 import torch
 from PIL import Image
 
+from geopix.data import schema
 from geopix.data.instruct import InstructRecords
 from geopix.data.quality import report
 from geopix.data.quality.fix import fix_file
@@ -271,6 +275,18 @@ def test_the_mask_of_a_window_fits_the_window(folder: Path) -> None:
     assert kinds(write(folder, record("a", window=[8, 4, 32, 90], instances=[instance]))) == {report.BAD_IMAGE: 1}
 
 
+def test_windows_of_one_file_leak_where_they_overlap_and_may_be_asked_alike(folder: Path) -> None:
+    windows = {"a": [0, 0, 32, 32], "b": [32, 0, 32, 32], "c": [16, 16, 16, 40], "d": None}
+    records = [record(key, image="a.png", instances=[], dialogues=[talk(answer="yes", targets=[])], window=window) for key, window in windows.items()]
+    split = [one | {"split": name} for one, name in zip(records, ("train", "test", "val", "test"), strict=True)]
+    assert kinds(write(folder, *split[:2])) == {}, "side by side"
+    assert [(problem.kind, problem.key) for problem in found(write(folder, *split[:3])).problems] == [(report.LEAK_PATH, "a")]
+    whole = found(write(folder, *split)).problems
+    assert sorted((problem.kind, problem.key) for problem in whole) == [(report.LEAK_PATH, "a"), (report.LEAK_PATH, "d")]
+    assert any("a.png[16, 16, 16, 40] (val, line 3, c)" in problem.what for problem in whole)
+    assert kinds(write(folder, records[0], records[0] | {"key": "again"})) == {report.QUESTION: 1}
+
+
 def test_processes_give_what_one_gives(folder: Path) -> None:
     path = write(folder, *(record(f"k{number}", image="a.png" if number % 2 else "none.png", dialogues=[]) for number in range(300)))
     one, two = (survey([path], workers=count)[0] for count in (1, 2))
@@ -301,3 +317,49 @@ def test_the_command(folder: Path) -> None:
     assert geopix("data", "check", path, "--limit", 0).code == 3
     assert geopix("data", "check", path, path, "--fix", folder / "x.jsonl").code == 2
     assert geopix("data", "check", folder / "none.jsonl").err.startswith("geopix: the records")
+
+
+def test_the_quick_test_of_the_form_passes_what_the_schema_passes_and_nothing_else(folder: Path) -> None:
+    validator, accepts = schema._validator(), schema._accepts()
+    rng = random.Random(0)
+    whole = record("a", split=None, gsd=0.3, window=[0, 0, 4, 4], georeference={"crs": "EPSG:4326", "transform": [1, 0, 0, 0, -1, 0]}, image_size=[4, 4])
+    whole["dialogues"][0] |= {"references": ["a"], "provenance": {"rule": "x"}, "task": "segment/single"}
+    others = [
+        None,
+        True,
+        1,
+        -1,
+        0,
+        2.5,
+        1.0,
+        "",
+        "a",
+        "a\\b",
+        "[SEG]",
+        "/a",
+        [],
+        [1, 2],
+        [[1]],
+        [0.5] * 4,
+        {},
+        {"png": "a", "value": 1},
+        {"polygon": [[1] * 6]},
+    ]
+    refused = 0
+    for _ in range(600):
+        changed: Any = copy.deepcopy(whole)
+        place = changed
+        while isinstance(place, dict | list) and place:
+            name = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if rng.random() < 0.4 or not isinstance(place[name], dict | list):
+                if rng.random() < 0.2:
+                    del place[name]
+                else:
+                    place[name] = rng.choice(others)
+                break
+            place = place[name]
+        valid = validator.is_valid(changed)
+        refused += not valid
+        assert accepts(changed) == valid or (valid and "1.0" in json.dumps(changed)), "whole floats as integers are left to the validator"
+        assert (schema.fault(changed) is None) == valid
+    assert 200 < refused < 500

@@ -15,6 +15,7 @@ from PIL import Image
 
 from geopix import cli_data_convert
 from geopix.data.records import Record, dialogue, instance
+from geopix.data.sources import overview
 from geopix.data.sources.reader import About, Reader, Report, compare_counts
 from tests.commands import geopix
 
@@ -49,7 +50,8 @@ class Toy(Reader):
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cli_data_convert, "readers", lambda: [Toy])
+    for module in (cli_data_convert, overview):
+        monkeypatch.setattr(module, "readers", lambda: [Toy])
     Image.fromarray(np.full((8, 8), 7, dtype=np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "names.txt").write_text("a b")
     return tmp_path
@@ -93,6 +95,19 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (said.code, "install the extra: geopix[data]" in said.err) == (2, True)
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"image": "none.png"}\n')
+    for words in ("stats", "check"):
+        command = [sys.executable, "-m", "geopix", "data", words, str(tmp_path / "r.jsonl")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            _, errors = process.communicate()
+        assert b"Pipe" not in errors
+        assert b"Traceback" not in errors
+        assert process.returncode == 0
+
+
 def test_convert_writes_records_quarantine_and_counts(toy: Path) -> None:
     out = toy / "out" / "toy.jsonl"
     for name in ("toy", "Toy-set"):
@@ -134,6 +149,6 @@ def test_the_list_says_what_is_known_of_each_set(toy: Path) -> None:
 
 
 def test_every_reader_of_the_package_is_found() -> None:
-    names = [reader.__name__ for reader in cli_data_convert.readers()]
+    names = [reader.__name__ for reader in overview.readers()]
     assert {"RRSISD", "GeoPixInstruct"} <= set(names)
     assert geopix("data", "convert", "rrsisd", "--help").code == 0

@@ -52,6 +52,17 @@ def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png", None, Scaling())[0][0], np.eye(8))
 
 
+@pytest.mark.parametrize("scale", [Scaling(), Scaling(20, 200), Scaling(-10.5, 300)])
+@pytest.mark.parametrize("nodata", [None, 77])
+def test_every_value_of_8_bits_is_scaled_by_the_range(tmp_path: Path, scale: Scaling, nodata: int | None) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    image, _ = read_image(write(tmp_path / "a.tif", values, nodata=nodata), None, scale)
+    high = 255 if scale.high is None else scale.high
+    expected = np.clip((values - np.float64(scale.low)) / (high - scale.low), 0, 1)
+    assert np.allclose(image, np.where(values == nodata, 0, expected), atol=1e-6)
+    assert image.flags.writeable
+
+
 def test_uint16_needs_a_declared_range(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.linspace(100, 3000, 8 * 32 * 32).astype(np.uint16).reshape(8, 32, 32))
     with pytest.raises(ValueError, match=r"uint16.*min 100, 2 % below 15\d.*98 % below 294\d.*max 3000.*low=0 and high=294"):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import rasterio
 import torch
 from PIL import Image
 
+from geopix.data.augment import turned
+from geopix.data.instances import InstanceMasks
 from geopix.data.instruct import InstructRecords, RealImages
 from geopix.data.module import _Planned
 from geopix.data.source import collate
@@ -59,9 +62,9 @@ def write(folder: Path, *records: object) -> Path:
     return folder / "records.jsonl"
 
 
-def problems(path: Path, **options: object) -> str:
+def problems(path: Path, whole: int = 50, **options: object) -> str:
     with pytest.raises(ValueError, match=r"records\.jsonl") as error:
-        InstructRecords(path, size=32, **options).check()
+        InstructRecords(path, size=32, **options).check(whole=whole)
     return str(error.value)
 
 
@@ -85,6 +88,22 @@ def test_a_record_becomes_a_sample(folder: Path) -> None:
     assert (whole[7:10, 9:15].all(), whole[:2, :4].all(), whole[11].all(), int(whole.sum())) == (True, True, True, 18 + 8 + 16)
     assert torch.equal(single.masks[0, 4:28], inside.repeat_interleave(2, 0).repeat_interleave(2, 1))
     assert sample.unions is None, "one target has two classes"
+
+
+def test_all_true_answers_reach_the_scores_and_nothing_else(folder: Path) -> None:
+    texts = ["Two ships.", "Two ships at sea."]
+    caption = talk(texts[0], [], "caption/scene", "[caption] describe the image.") | {"references": texts}
+    count = talk("2", [], "vqa/count")
+    sample = InstructRecords(write(folder, record(dialogues=[count, caption])), size=32).sample(0, True)
+    batch = collate([sample])
+    assert batch.references == ((), tuple(texts))
+    assert collate([sample], join=2).references == (tuple(texts),), "of the last turn"
+    assert collate([replace(sample, dialogues=sample.dialogues[::-1])], join=2).references == ((),)
+    assert texts[1] not in str(batch.dialogues), "what the language model is given"
+    assert [dialogue.references for dialogue in turned(sample, "h").dialogues] == [(), ()], "what was said of another view"
+    assert "dialogues[0].references is 'Two ships.'; expected a list of texts" in problems(
+        write(folder, record(dialogues=[caption | {"references": texts[0]}]))
+    )
 
 
 def test_the_documented_record(tmp_path: Path) -> None:
@@ -134,9 +153,12 @@ def test_geotiff_bands_and_range(folder: Path) -> None:
     assert sample.image[0, 8, 8] == 0.5
     assert sample.georeference is not None
     assert "a.tif has 2 band(s)" in problems(path, bands=[1, 2, 3], high=4000)
+    assert "uint16, and no range is declared" in problems(path, whole=0)
+    assert "the window [8, 0, 16, 12] (left, top, width, height) does not lie in it" in problems(write(folder, record(window=[8, 0, 16, 12])), whole=0)
     assert "different numbers of bands: 3 (x), 2 (y)" in problems(write(folder, record(key="x"), record(key="y", image="a.tif")), high=4000)
 
 
+@pytest.mark.parametrize("whole", [50, 0], ids=["read", "looked at"])
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -162,12 +184,30 @@ def test_geotiff_bands_and_range(folder: Path) -> None:
         ({"instances": [{"id": 1}]}, r"instance 1 has no mask"),
     ],
 )
-def test_what_is_wrong_is_told(folder: Path, changes: dict, words: str) -> None:
+def test_what_is_wrong_is_told(folder: Path, changes: dict, words: str, whole: int) -> None:
     (folder / "ids.jsonl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     base = record(dialogues=[talk("[SEG]", [[1]])])
-    found = problems(write(folder, base | changes))
+    found = problems(write(folder, base | changes), whole)
     assert re.search(words, found), found
     assert "1 problem(s) in the first 1 records" in found
+
+
+def test_what_only_pixels_show_is_told_when_they_are_read(folder: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)).save(folder / "cut.jpg", quality=95)
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:-150])
+    records = InstructRecords(write(folder, record(), record(key="cut", image="cut.jpg")), size=32)
+    records.check(whole=1)
+    assert "line 2, cut: " in problems(folder / "records.jsonl", whole=2)
+    with pytest.raises(ValueError, match=r"cut.jpg cannot be read as an image: it begins like a JPEG"):
+        records.sample(1, False)
+
+
+def test_no_mask_is_decoded_twice_and_few_at_all_to_look_at_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    whole = InstanceMasks.mask
+    monkeypatch.setattr(InstanceMasks, "mask", lambda self, name: decoded.append(name) or whole(self, name))
+    InstructRecords(write(folder, record()), size=32).check(whole=0)
+    assert sorted(map(str, decoded)) == ["b"], "runs that are not compressed"
 
 
 def test_all_problems_come_at_once(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from geopix.data.quality.split import METRES, split_records, write_split
@@ -95,6 +96,21 @@ def test_tiles_of_one_cell_or_that_overlap_stay_together(tmp_path: Path) -> None
     records[0]["georeference"]["crs"] = "no such thing"
     with pytest.raises(ValueError, match="line 1: the CRS of its georeference is none"):
         split_records(write(tmp_path, records), {"a": 1, "b": 1}, by="place", workers=1)
+
+
+def test_windows_of_one_file_are_divided_by_place_alone(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 64, 256), dtype=np.uint8)
+    profile = {"driver": "GTiff", "count": 3, "height": 64, "width": 256, "dtype": "uint8", "crs": "EPSG:32636"}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile, transform=rasterio.transform.from_origin(500_000, 100_000, 10, 10)) as file:
+        file.write(values)
+    records = [{"image": "a.tif", "key": str(left), "window": [left, 0, 64, 64]} for left in (0, 32, 128, 192)]
+    path = write(tmp_path, records)
+    with pytest.raises(ValueError, match=r"1 group.* windows of one georeferenced file are divided --by place"):
+        split_records(path, {"a": 1, "b": 1}, workers=1)
+    for seed in range(4):
+        names = split_records(path, {"a": 1, "b": 1}, by="place", seed=seed, cell=320, workers=1)
+        assert names[0] == names[1], "they overlap"
+        assert set(names) == {"a", "b"}
 
 
 def test_rare_classes_reach_every_split(many: Path) -> None:

@@ -152,7 +152,7 @@ def test_the_origins_of_what_was_changed_twice(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "two.yaml").write_text(
         "model.net.own_state: true\nmodel:\n  net:\n    decoder: {class_path: geopix.decoders.two_way.TwoWayDecoder, init_args: {level: 1}}\n"
         "model.net.memory: memory.yaml\n"
-        "trainer:\n  callbacks+:\n    - geopix.monitor.Curves\n    - {class_path: geopix.monitor.Results, init_args: {path: x.json}}\n",
+        "trainer:\n  callbacks+:\n    - geopix.monitor.Curves\n    - {class_path: geopix.monitor.AnswerPictures, init_args: {count: 5}}\n",
         encoding="utf-8",
     )
     options = ["--trainer.callbacks+", "geopix.monitor.AnswerPictures", "--trainer.callbacks.every", 7, "--model.net.encoder.levels", "[0, 1]"]
@@ -172,7 +172,7 @@ def test_the_origins_of_what_was_changed_twice(tmp_path: Path, monkeypatch: pyte
     callbacks = [line.rpartition("  # ")[2] for line in text.splitlines() if "class_path: geopix.curriculum" in line or "class_path: geopix.monitor" in line]
     assert callbacks == [f"{TINY}:12", "two.yaml:8", "two.yaml:9", "command line"]
     assert re.search(r"every: 7 +# command line", text)
-    assert re.search(r"path: x.json +# two.yaml:9", text)
+    assert re.search(r"count: 5 +# two.yaml:9", text)
 
 
 def test_the_origins_of_values_that_the_parser_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

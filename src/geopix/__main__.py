@@ -13,8 +13,11 @@ geopix trains, tests and uses models that talk about an overhead image and draw 
 verbs:
   fit        train a model in the stages of its curriculum
   validate   score a checkpoint on the validation set
-  test       score a checkpoint on the test set, by its own free answers
+  test       score a checkpoint on the test set or on benchmarks, by its own free answers: numbers, intervals, every sample, a report
+  compare    tests of the same data side by side, with the intervals of their differences: geopix compare RUN RUN
+  score      masks and answers of any program on a benchmark, by the same rules: geopix score FILE --benchmark NAME
   predict    answer questions about your images: pictures, JSONL and GeoTIFF masks
+  sweep      trainings with every combination of some options, and one table of their tests: geopix sweep --help
   list       parts and configurations that there are: geopix list [family]
   show       one part, with its options and what it takes: geopix show NAME
   data       check, convert, divide, show and make records of your images: geopix data --help
@@ -66,6 +69,14 @@ def run(args: list[str] | None = None) -> None:
         from geopix.cli_data import main as main_data
 
         sys.exit(main_data(args[1:]))
+    elif args[0] == "sweep":
+        from geopix.sweep.command import main as main_sweep
+
+        sys.exit(main_sweep(args[1:]))
+    elif args[0] in ("score", "compare"):
+        from geopix.cli_evaluate import main as main_evaluate
+
+        sys.exit(main_evaluate(args))
     elif args[0] in HELP_OF and args[1:] in (["--help"], ["-h"]):
         print(HELP_OF[args[0]], end="")
     elif args[0] in HELP_OF:

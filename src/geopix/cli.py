@@ -42,7 +42,7 @@ _MEANT = (
     r"You're resuming from a checkpoint that ended before the epoch ended",  # GeoPixData goes on where it stopped
     r"Found \d+ module\(s\) in eval mode at the start of training",  # what is frozen rests
     r"Precision [\w-]+ is not supported by the model summary",
-    r"You are using a custom batch sampler `_Batches`",  # it gives every index once
+    r"You are using a custom batch sampler `_(Batches|Dealt)`",  # it gives every index once
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 

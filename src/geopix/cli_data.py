@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +41,16 @@ def main(args: Sequence[str]) -> int:
     Returns:
         0 done, 2 options, 3 problems in the data.
     """
-    verb, words = (args[0], list(args[1:])) if args else ("--help", [])
+    try:
+        code = _run(*((args[0], list(args[1:])) if args else ("--help", [])))
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it writes the rest at its end
+        return OK
+    return code
+
+
+def _run(verb: str, words: list[str]) -> int:
     if verb in ("--help", "-h", "help"):
         print(HELP, end="")
         return OK

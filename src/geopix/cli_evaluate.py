@@ -29,7 +29,12 @@ def main(args: Sequence[str]) -> int:
         return USAGE if verb == "compare" else DATA
 
 
-def _score(words: list[str]) -> int:
+def parser(verb: str) -> argparse.ArgumentParser:
+    """The options of ``score`` or ``compare``."""
+    return {"score": _score_options, "compare": _compare_options}[verb]()
+
+
+def _score_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("geopix score", description="Score the masks and answers of any program on a benchmark, by the rules of geopix test.")
     parser.add_argument("predictions", type=Path, nargs="?", help="JSONL: key, answers (one text per turn) and masks (COCO RLE at the image's own size)")
     parser.add_argument("--benchmark", required=True, help="a name in benchmarks/, or a file")
@@ -40,7 +45,21 @@ def _score(words: list[str]) -> int:
     parser.add_argument("--questions", type=Path, help="write every question with its key to this JSONL, and score nothing")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap behind the intervals (default: 1000)")
     parser.add_argument("--pictures", type=int, default=20, help="best and worst pictures in the report (default: 20)")
-    said = parser.parse_args(words)
+    return parser
+
+
+def _compare_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("geopix compare", description="Tests of the same data side by side, with the paired bootstrap of their differences.")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of geopix test or geopix score; differences are to the first")
+    parser.add_argument("--metric", nargs="*", default=[], help="these scores alone, or all that begin so, such as single/")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    return parser
+
+
+def _score(words: list[str]) -> int:
+    options = _score_options()
+    said = options.parse_args(words)
 
     from geopix.cli import Parser
     from geopix.cli_benchmarks import read_benchmarks
@@ -53,14 +72,14 @@ def _score(words: list[str]) -> int:
         raise ValueError(f"there is no protocol {said.protocol!r}; expected one of {', '.join(PROTOCOLS)}.")
     if strange := set(said.family) - set(FAMILIES):
         raise ValueError(f"there is no family {sorted(strange)}; expected {', '.join(FAMILIES)}.")
-    (data,) = read_benchmarks([said.benchmark], Parser(), root=said.benchmark_root, size=512, batch=1, workers=0).values()
+    (data,) = read_benchmarks([said.benchmark], Parser(), root=said.benchmark_root, size=None, batch=1, workers=0).values()
     source = data.sources["test"]
     assert source is not None
     if said.questions is not None:
         print(f"{said.questions}: {write_questions(said.questions, source, said.family)} questions of {source.title}")
         return OK
     if said.predictions is None:
-        parser.error("give a file of predictions, or --questions FILE to write what is asked")
+        options.error("give a file of predictions, or --questions FILE to write what is asked")
     outcomes = score_predictions(said.predictions, source, PROTOCOLS[said.protocol], said.family)
     title = source.title + (f", {' and '.join(said.family)} alone" if said.family else "")
     about = {"command": " ".join(["geopix", *sys.argv[1:]]), "version": __version__, "predictions": str(said.predictions)}
@@ -71,12 +90,7 @@ def _score(words: list[str]) -> int:
 
 
 def _compare(words: list[str]) -> int:
-    parser = argparse.ArgumentParser("geopix compare", description="Tests of the same data side by side, with the paired bootstrap of their differences.")
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of geopix test or geopix score; differences are to the first")
-    parser.add_argument("--metric", nargs="*", default=[], help="these scores alone, or all that begin so, such as single/")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
-    said = parser.parse_args(words)
+    said = _compare_options().parse_args(words)
 
     from geopix.evaluation.compare import as_markdown, as_text, compare
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from geopix.data.ask import TAG
 from geopix.data.frame import to_own_frame
 from geopix.data.module import GeoPixData
+from geopix.evaluation.scores import own_masks
 from geopix.outputs import Answered, AnswerWriter, split_turns
 from geopix.pictures import to_rgb
-from geopix.evaluation.scores import own_masks
 from geopix.types import SEG, Batch, Drawing, Prediction
 
 

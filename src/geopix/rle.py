@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt8
 from pycocotools import mask as coco
 from torch import Tensor
 
@@ -33,10 +33,42 @@ def decode_rle(rle: RLE) -> Bool[Tensor, "h w"]:
     return decode_runs(rle["size"], _runs(rle["counts"]))
 
 
-def adds_up(rle: RLE) -> bool:
-    """Whether the runs of a compressed RLE hold as many pixels as its size states; only then may pycocotools decode it."""
+def decode_box(rle: RLE) -> tuple[int, int, UInt8[np.ndarray, "rows columns"]]:
+    """The part of a compressed RLE that its box holds, for things that are small beside their image: left, top, and the pixels, 0 or 1.
+
+    Raises:
+        ValueError: as :func:`decode_rle` does.
+    """
+    height, width = (int(side) for side in rle["size"])
     runs = _runs(rle["counts"])
-    return len(runs) > 0 and int(runs.min()) >= 0 and int(runs.sum()) == int(rle["size"][0]) * int(rle["size"][1])
+    _require_sum(height, width, runs)
+    ends = np.cumsum(runs)[1::2]
+    lengths = runs[1::2]
+    if not lengths.all():  # runs of no pixel
+        ends, lengths = ends[lengths > 0], lengths[lengths > 0]
+    if not len(ends):
+        return 0, 0, np.zeros((0, 0), dtype=np.uint8)
+    (columns, rows), last_columns = divmod(ends - lengths, height), (ends - 1) // height
+    left, right = int(columns[0]), int(last_columns[-1]) + 1
+    crosses = (columns < last_columns).any()  # what runs on into the next column touches the last row and the first
+    top, bottom = (0, height) if crosses else (int(rows.min()), int((rows + lengths).max()))
+    starts = (columns - left) * (bottom - top) + rows - top
+    steps = np.zeros((right - left) * (bottom - top) + 1, dtype=np.int8)
+    steps[starts] = 1
+    steps[starts + lengths] -= 1
+    filled = steps[:-1].cumsum(dtype=np.int8).view(np.uint8).reshape(right - left, bottom - top)
+    return left, top, np.ascontiguousarray(filled.T)
+
+
+def rle_area(rle: RLE) -> int:
+    """Pixels of a compressed RLE, without decoding it.
+
+    Raises:
+        ValueError: as :func:`decode_rle` does.
+    """
+    runs = _runs(rle["counts"])
+    _require_sum(int(rle["size"][0]), int(rle["size"][1]), runs)
+    return int(runs[1::2].sum())
 
 
 def decode_runs(size: Sequence[int], runs: Sequence[int] | Int64[np.ndarray, " runs"]) -> Bool[Tensor, "h w"]:
@@ -51,13 +83,17 @@ def decode_runs(size: Sequence[int], runs: Sequence[int] | Int64[np.ndarray, " r
     """
     height, width = (int(side) for side in size)
     lengths = np.asarray(runs, dtype=np.int64)
-    if len(lengths) == 0 or lengths.min() < 0 or lengths.sum() != height * width:
-        raise ValueError(
-            f"an RLE states the size {[height, width]} (rows, columns), {height * width} pixels, but its runs hold {int(lengths.sum())}; "
-            "its counts were cut off, altered or belong to another size."
-        )
+    _require_sum(height, width, lengths)
     values = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return torch.from_numpy(np.ascontiguousarray(values.reshape(width, height).T))
+
+
+def _require_sum(height: int, width: int, runs: Int64[np.ndarray, " runs"]) -> None:
+    if len(runs) == 0 or runs.min() < 0 or runs.sum() != height * width:
+        raise ValueError(
+            f"an RLE states the size {[height, width]} (rows, columns), {height * width} pixels, but its runs hold {int(runs.sum())}; "
+            "its counts were cut off, altered or belong to another size."
+        )
 
 
 def _runs(counts: str) -> Int64[np.ndarray, " runs"]:

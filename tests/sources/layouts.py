@@ -499,7 +499,7 @@ def geolabels(root: Path) -> Miniature:
     labels = geopandas.GeoDataFrame({"kind": ["Storage_Tank", "pier", "pier"]}, geometry=shapes, crs="EPSG:32636").to_crs("EPSG:4326")
     labels.to_file(root / "labels.geojson", driver="GeoJSON")
     labels.to_crs("EPSG:3857").to_file(root / "labels.gpkg", driver="GPKG")
-    tiled = GeoLabels(root, Path("labels.gpkg"), "images/*.tif", tile=8, overlap=2, tiles=root.parent / "tiles")
+    tiled = GeoLabels(root, Path("labels.gpkg"), "images/*.tif", tile=8, overlap=2)
     masks = [{"a": [LEFT_MASK]}, {f"a_{top}_{left}": [BOTH[top : top + 8, left : left + 8]] for top in (0, 4) for left in (0, 6, 8)}]
     readers: list[Reader] = [GeoLabels(root, images="images/*.tif", field="kind"), tiled]
     return Miniature(readers, masks, {"label outside all pictures": 2}, ["labels.geojson", "images/a.tif"])

@@ -175,7 +175,7 @@ def _turned_dialogue(dialogue: Dialogue, move: Move, sides: Sides) -> Dialogue |
     masks = dialogue.masks
     if masks is not None and len(masks):
         masks = torch.stack([torch.from_numpy(move(mask.numpy())) for mask in masks])
-    return replace(dialogue, turns=tuple(turns), masks=masks)
+    return replace(dialogue, turns=tuple(turns), masks=masks, references=())
 
 
 def _turned_text(text: str, move: Move, sides: Sides) -> str | None:
@@ -231,7 +231,7 @@ def _cropped_boxes(dialogue: Dialogue, window: Window, frame: Frame) -> Dialogue
             return None
         pieces = _BOX.sub("\0", turn.answer).split("\0")
         turns.append(Turn(turn.prompt, "".join(f"{piece}{box or ''}" for piece, box in zip(pieces, [*moved, ""], strict=True))))
-    return replace(dialogue, turns=tuple(turns))
+    return replace(dialogue, turns=tuple(turns), references=())
 
 
 def _cropped_box(match: re.Match[str], window: Window, frame: Frame) -> str | None:

@@ -40,7 +40,8 @@ def sample_of(
     dialogues, truth = [], []
     for entry in entries:
         turns, masks, classes = reader.dialogue(entry)
-        dialogues.append(Dialogue(turns, letterbox_masks(masks, frame), classes, entry.get("task", DEFAULT_TASK)))
+        said = entry.get("task", DEFAULT_TASK), tuple(entry.get("references", ()))
+        dialogues.append(Dialogue(turns, letterbox_masks(masks, frame), classes, *said))
         truth.append(tuple(encode_rle(mask) for mask in masks) if with_truth else ())
     unions = None
     if with_truth and all(name is not None for dialogue in dialogues for name in dialogue.classes):

@@ -82,9 +82,30 @@ def read_image(
             place = _georeference(dataset, part)
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as an image: {describe(path)}. ({_short(error)})") from error
-    present = np.where(missing, values.dtype.type(0), values).astype(np.float32)
-    image = np.clip((present - np.float32(low)) / np.float32(high - low), 0, 1)
-    return np.where(missing, np.float32(0), image), place
+    if values.dtype == np.uint8:  # 256 values are scaled once, and looked up
+        image = _scaled(np.arange(256, dtype=np.uint8), low, high).take(values)
+    else:
+        image = _scaled(np.where(missing, values.dtype.type(0), values), low, high)
+    return np.where(missing, np.float32(0), image) if missing.any() else image, place
+
+
+def check_image(path: Path, bands: Sequence[int] | None, scale: Scaling, window: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """Bands, rows and columns that :func:`read_image` would give, and most of what it would complain about: all that shows without decoding pixels.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_image` does.
+    """
+    _require_file(path)
+    try:
+        with _opened(path) as dataset:
+            count, part = _count(path, dataset, bands), _window(path, dataset, window)
+            height, width = (dataset.height, dataset.width) if part is None else (part.height, part.width)
+            doubtful = (dataset.driver == "PNG" and not _is_whole_png(path)) or (scale.high is None and dataset.dtypes[0] != "uint8")
+    except RasterioError as error:
+        raise ValueError(f"{path} cannot be read as an image: {describe(path)}. ({_short(error)})") from error
+    if doubtful:
+        read_image(path, bands, scale, window)  # says what is wrong
+    return count, height, width
 
 
 def image_size(path: Path, bands: Sequence[int] | None = None) -> tuple[int, int, int]:
@@ -97,8 +118,7 @@ def image_size(path: Path, bands: Sequence[int] | None = None) -> tuple[int, int
     _require_file(path)
     try:
         with _opened(path) as dataset:
-            count = 3 if bands is None and dataset.colorinterp[0] == ColorInterp.palette else len(_choose(path, dataset, bands))
-            return count, dataset.height, dataset.width
+            return _count(path, dataset, bands), dataset.height, dataset.width
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as an image: {describe(path)}. ({_short(error)})") from error
 
@@ -150,6 +170,11 @@ def _is_whole_png(path: Path) -> bool:
     return False
 
 
+def _count(path: Path, dataset: rasterio.io.DatasetReader, bands: Sequence[int] | None) -> int:
+    """Bands that reading gives."""
+    return 3 if bands is None and dataset.colorinterp[0] == ColorInterp.palette else len(_choose(path, dataset, bands))
+
+
 def _choose(path: Path, dataset: rasterio.io.DatasetReader, bands: Sequence[int] | None) -> list[int]:
     """Numbers of the bands to read."""
     if bands is None:
@@ -182,6 +207,8 @@ def _palette(values: Shaped[np.ndarray, "1 h w"], dataset: rasterio.io.DatasetRe
 
 def _missing(values: Shaped[np.ndarray, "c h w"], nodata: Sequence[float | None]) -> Bool[np.ndarray, "_ _ _"]:
     """Where values are missing, by the rule that :func:`read_image` documents."""
+    if values.dtype.kind in "iu" and all(value is None for value in nodata):
+        return np.zeros((1, 1, 1), dtype=bool)
     missing: np.ndarray = ~np.isfinite(values)
     for band, value in enumerate(nodata):
         if value is not None and not np.isnan(value):
@@ -206,6 +233,10 @@ def _range(path: Path, values: Shaped[np.ndarray, "c h w"], missing: Bool[np.nda
         f"98 % below {high:g}, max {valid.max():g}. Declare one range for the whole data set, such as low={min(low, 0):g} and high={high:g} "
         "(0 and 10000 for reflectance stored as integers)."
     )
+
+
+def _scaled(values: Shaped[np.ndarray, "*sides"], low: float, high: float) -> Float32[np.ndarray, "*sides"]:
+    return np.clip((values.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
 
 
 def _georeference(dataset: rasterio.io.DatasetReader, part: Window | None) -> Georeference | None:

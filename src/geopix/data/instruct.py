@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from geopix.data.decode import choose_dialogues, draw_seed, key_of, sample_of
-from geopix.data.images import Scaling, image_size, read_image
+from geopix.data.images import Scaling, check_image, image_size, read_image
 from geopix.data.index import open_index
 from geopix.data.instances import InstanceMasks
 from geopix.data.order import weight_for
@@ -131,11 +131,12 @@ class InstructRecords:
         """Bands of every image, taken from the first record."""
         return len(self.bands) if self.bands is not None else image_size(self.locate(self.record(0)["image"]))[0]
 
-    def check(self, limit: int | None = 1000) -> None:
-        """Reads the first records with all the masks that they use, before any training.
+    def check(self, limit: int | None = 1000, whole: int = 50) -> None:
+        """Looks at the first records before any training. What it leaves unread is told when it is read.
 
         Args:
-            limit: how many records; None for all.
+            limit: how many records are looked at: their form, the headers of their images, and whether masks have the image's size and pixels; None for all.
+            whole: how many of them are read as training reads them, with all pixels.
 
         Raises:
             ValueError: one message that lists the problems of all of them: each with its line, its key, what was found and what was expected.
@@ -156,7 +157,7 @@ class InstructRecords:
             if key in keys:
                 problems.append(f"{where}: the key {key!r} was given to line {keys[key]} already; keys name samples and must differ.")
             keys.setdefault(key, self.line(index))
-            found = self._check_record(record, f"{where}, {key}", problems)
+            found = self._check_record(record, f"{where}, {key}", problems, whole=index < whole)
             bands.setdefault(found, key)
         bands.pop(0, None)
         if len(bands) > 1:
@@ -166,22 +167,23 @@ class InstructRecords:
             more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
             raise ValueError(f"{self.path}: {len(problems)} problem(s) in the first {index + 1} records\n  " + "\n  ".join(problems[:SHOWN]) + more)
 
-    def _check_record(self, record: dict[str, Any], where: str, problems: list[str]) -> int:
+    def _check_record(self, record: dict[str, Any], where: str, problems: list[str], *, whole: bool) -> int:
         """Adds the record's problems; returns the number of bands that reading its image gives, 0 where it cannot be read."""
         if wrong := fault(record):
             problems.append(f"{where}: {wrong}; docs/data.md shows a whole record.")
             return 0
-        read = _attempt(lambda: read_image(self.locate(record["image"]), self.bands, self.scale, record.get("window")), where, problems)
-        if read is None:
+        image = self.locate(record["image"]), self.bands, self.scale, record.get("window")
+        size = _attempt(lambda: read_image(*image)[0].shape if whole else check_image(*image), where, problems)
+        if size is None:
             return 0
-        bands, height, width = read[0].shape
+        bands, height, width = size
         reader = _attempt(lambda: InstanceMasks(record, self.locate, height, width), where, problems)
         if reader is not None:
             for number, entry in enumerate(record.get("dialogues", [])):
-                _attempt(partial(reader.dialogue, entry), f"{where}, dialogue {number}", problems)
+                _attempt(partial(reader.dialogue if whole else reader.check, entry), f"{where}, dialogue {number}", problems)
         if not record.get("dialogues"):
             problems.append(f"{where}: no dialogues; expected at least one, each with turns.")
-        return int(bands)
+        return bands
 
     def record(self, index: int) -> Record:
         """The record at ``index``, as it is written.

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import relevance
-from jsonschema.validators import extend
 
 PATH = Path(__file__).with_name("schema.json")
-TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float), "null": (type(None),), "boolean": (bool,)}
+Test = Callable[[Any], bool]
+WORDS = ("$schema", "$defs", "title", "description")
+"""Keywords that ask for nothing by themselves."""
+TYPES: dict[str, frozenset[type]] = {
+    "string": frozenset({str}), "integer": frozenset({int}), "number": frozenset({int, float}), "null": frozenset({type(None)}),
+    "boolean": frozenset({bool}), "array": frozenset({list}), "object": frozenset({dict}),
+}  # fmt: skip
 """Types of Python that are always of a JSON type; others, such as a whole float as integer, are left to the validator."""
 
 SHOWN = 80
@@ -28,34 +34,65 @@ def fault(record: Any) -> str | None:
     >>> fault({"image": "a.png", "instances": [{"id": 1, "box": [0, 0, 4]}]})
     'instances[0].box is [0, 0, 4]; expected four numbers, [x1, y1, x2, y2]'
     """
+    if _accepts()(record):
+        return None
     errors = sorted(_validator().iter_errors(record), key=relevance, reverse=True)
     return _told(errors[0]) if errors else None
 
 
 @cache
-def _validator() -> Any:
-    """Draft 2020-12, with a short way for values whose type is all that is asked: a record holds thousands of numbers."""
-    schema = json.loads(PATH.read_text(encoding="utf-8"))
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
-    return extend(Draft202012Validator, {"items": _items, "properties": _properties})(schema)
+    return schema
 
 
-def _items(validator: Any, rule: dict[str, Any], instance: Any, schema: dict[str, Any]) -> Iterator[ValidationError]:
-    if not (isinstance(instance, list) and (kinds := _kinds(rule)) and all(type(value) in kinds for value in instance)):
-        yield from Draft202012Validator.VALIDATORS["items"](validator, rule, instance, schema)
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(_schema())
 
 
-def _properties(validator: Any, rules: dict[str, Any], instance: Any, schema: dict[str, Any]) -> Iterator[ValidationError]:
-    if isinstance(instance, dict):
-        left = {name: rule for name, rule in rules.items() if name in instance and type(instance[name]) not in _kinds(rule)}
-        yield from Draft202012Validator.VALIDATORS["properties"](validator, left, instance, schema)
+@cache
+def _accepts() -> Test:
+    return _test_of(_schema(), _schema())
 
 
-def _kinds(rule: dict[str, Any]) -> frozenset[type]:
-    """The types of Python that a rule allows without looking further; none where it asks for more than a type."""
-    if not rule.keys() <= {"description", "type"}:
-        return frozenset()
-    return frozenset().union(*(TYPES.get(name, ()) for name in ([rule["type"]] if isinstance(rule["type"], str) else rule["type"])))
+def _test_of(rule: dict[str, Any], root: dict[str, Any]) -> Test:
+    """A test that only values pass which surely meet a rule; the validator, which takes fifty times as long, decides on the others."""
+    tests = [_keyword(name, wanted, root) for name, wanted in rule.items() if name not in WORDS]
+    return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+
+
+def _keyword(name: str, wanted: Any, root: dict[str, Any]) -> Test:
+    """The test of one keyword; of one that is not known here, a test that nothing passes."""
+    if name == "$ref":
+        return _test_of(root["$defs"][wanted.removeprefix("#/$defs/")], root)
+    if name == "type":
+        kinds = frozenset().union(*(TYPES[kind] for kind in ([wanted] if isinstance(wanted, str) else wanted)))
+        return lambda value: type(value) in kinds
+    if name == "required":
+        return lambda value: not isinstance(value, dict) or all(field in value for field in wanted)
+    if name == "properties":
+        of = {field: _test_of(rule, root) for field, rule in wanted.items()}
+        return lambda value: not isinstance(value, dict) or all(of[field](each) for field, each in value.items() if field in of)
+    if name == "items":
+        each_of = _test_of(wanted, root)
+        return lambda value: not isinstance(value, list) or all(map(each_of, value))
+    if name == "anyOf":
+        options = [_test_of(rule, root) for rule in wanted]
+        return lambda value: any(option(value) for option in options)
+    if name == "pattern":
+        found = re.compile(wanted).search
+        return lambda value: not isinstance(value, str) or found(value) is not None
+    if name == "not" and list(wanted) == ["pattern"]:
+        never = re.compile(wanted["pattern"]).search
+        return lambda value: not isinstance(value, str) or never(value) is None
+    if name in ("minLength", "minItems", "maxItems"):
+        kind, sign = (str if name == "minLength" else list), (-1 if name == "maxItems" else 1)
+        return lambda value: not isinstance(value, kind) or sign * len(value) >= sign * wanted
+    if name in ("minimum", "exclusiveMinimum"):
+        return lambda value: type(value) not in TYPES["number"] or (value >= wanted if name == "minimum" else value > wanted)
+    return lambda value: False
 
 
 def _told(error: ValidationError) -> str:

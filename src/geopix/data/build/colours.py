@@ -11,7 +11,7 @@ from functools import cache
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
 ANY_HUE = (0.0, 360.0)
@@ -80,30 +80,24 @@ def name_colour(pixels: UInt8[ndarray, "n 3"]) -> Colour:
     """The colour of a thing from its pixels, red, green, blue."""
     if len(pixels) < FEW:
         return UNSURE
-    clear, perhaps = _tables()
-    codes = pixels >> (8 - BITS)
-    index = (codes[:, 0].astype(np.intp) << 2 * BITS) | (codes[:, 1].astype(np.intp) << BITS) | codes[:, 2]
-    clear_shares, perhaps_shares = _shares(clear[index]), _shares(perhaps[index])
+    patterns, clear, perhaps = _tables()
+    codes = (pixels >> (8 - BITS)).astype(np.uint16)
+    index = (codes[:, 0] << 2 * BITS) | (codes[:, 1] << BITS) | codes[:, 2]
+    numbers = np.bincount(patterns[index], minlength=len(clear))
+    clear_shares, perhaps_shares = numbers @ clear / len(pixels), numbers @ perhaps / len(pixels)
     order = np.argsort(-clear_shares, kind="stable")
     first = int(order[0])
     mixed = any(clear_shares[other] >= (NEUTRAL_SHARE if max(first, other) < NEUTRALS else MIXED_SHARE) for other in order[1:])
-    named = float(np.count_nonzero(perhaps[index])) / len(pixels)
+    named = float(numbers @ perhaps.any(axis=1)) / len(pixels)
     possible = ALL if named < NAMED_SHARE else sum(1 << word for word in range(len(WORDS)) if perhaps_shares[word] >= PERHAPS_SHARE)
     if clear_shares[first] >= CLEAR_SHARE and not mixed and named >= NAMED_SHARE:
         return Colour(WORDS[first], possible | 1 << first, round(float(clear_shares[first]), 3))
     return Colour(None, possible or ALL, round(float(clear_shares[first]), 3))
 
 
-def _shares(bits: UInt16[ndarray, " n"]) -> ndarray:
-    """Share of the pixels that have each bit."""
-    patterns, numbers = np.unique(bits, return_counts=True)
-    has = patterns[:, None] >> np.arange(len(WORDS), dtype=np.uint16) & 1
-    return np.asarray(numbers @ has / len(bits))
-
-
 @cache
-def _tables() -> tuple[UInt16[ndarray, " codes"], UInt16[ndarray, " codes"]]:
-    """For every colour of ``BITS`` bits per band, the words that it clearly and perhaps has, as bits."""
+def _tables() -> tuple[UInt8[ndarray, " codes"], Int64[ndarray, "patterns words"], Int64[ndarray, "patterns words"]]:
+    """For every colour of ``BITS`` bits per band its pattern of words, and for each pattern whether a colour clearly and perhaps has each word."""
     steps = (np.arange(1 << BITS, dtype=np.float32) + 0.5) / (1 << BITS)
     rgb = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 1, 3)
     lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[:, 0]
@@ -116,7 +110,9 @@ def _tables() -> tuple[UInt16[ndarray, " codes"], UInt16[ndarray, " codes"]]:
                 if (low, high) != ANY_HUE:
                     inside &= (value >= low + sign * margin) & (value <= high - sign * margin)
             table[inside] |= np.uint16(1 << bit)
-    return clear, perhaps
+    pairs, patterns = np.unique(np.stack([clear, perhaps]), axis=1, return_inverse=True)
+    has = pairs[:, :, None] >> np.arange(len(WORDS), dtype=np.uint16) & 1
+    return patterns.reshape(-1).astype(np.uint8), has[0].astype(np.int64), has[1].astype(np.int64)
 
 
 def words_of(possible: int) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 
 from geopix.data.build.compose import FAMILIES, Choices
@@ -14,13 +15,18 @@ from geopix.data.build.measure import Limits
 from geopix.data.build.rewrite import Rewriter
 from geopix.data.build.shards import clear
 from geopix.data.build.work import run
+from geopix.data.sources.overview import made_by, options_of, reader_named
+from geopix.data.sources.public import converted
+from geopix.data.sources.reader import Reader
 
 DATA_ERROR = 3
 """Exit code where the input is not what it should be."""
+SHARED = ("root", "split")
+"""Options of every reader that the command has of its own."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options."""
+def parser(reader: type[Reader] | None = None) -> argparse.ArgumentParser:
+    """The options; with those of a reader where one is named."""
     made = argparse.ArgumentParser(
         "geopix data build",
         description="From instance masks to dialogues: a JSONL with instances (or scenes) in, one with proved descriptions out, with a datasheet.",
@@ -31,10 +37,11 @@ def parser() -> argparse.ArgumentParser:
     given = made.add_mutually_exclusive_group(required=True)
     given.add_argument("--records", type=Path, help="the JSONL to read: records with instances (docs/data.md)")
     given.add_argument("--scenes", choices=("easy", "standard", "hard"), help="draw scenes of this level and read those")
-    made.add_argument("--root", type=Path, help="folder that the paths in the records start from; their own unless given")
+    given.add_argument("--reader", metavar="NAME", help="read a data set in its own layout, by any reader of geopix data convert, and with its options")
+    made.add_argument("--root", type=Path, help="folder that the paths in the records start from (their own unless given), or that the reader reads")
     made.add_argument("--count", type=int, default=100, help="scenes to draw")
     made.add_argument("--size", type=int, default=128, help="rows and columns of a scene")
-    made.add_argument("--split", default="train", help="split of the scenes")
+    made.add_argument("--split", help="split of the scenes (train unless given) or of what the reader reads")
     made.add_argument("--seed", type=int, default=0, help="of the scenes and of everything that is said")
     made.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes; the bytes written are the same for any number")
     made.add_argument("--restart", action="store_true", help="begin anew where an interrupted run left parts")
@@ -54,12 +61,24 @@ def parser() -> argparse.ArgumentParser:
     words = made.add_mutually_exclusive_group()
     words.add_argument("--rewriter", help="folder or hub name of a causal language model that words descriptions anew; each result is proved again")
     words.add_argument("--seeing_rewriter", help="the same with a vision-language model, which is also shown the thing")
+    if reader is not None:
+        own = made.add_argument_group(f"options of {reader.__name__}", f"geopix data convert {reader.__name__} --help explains them")
+        for name in signature(reader).parameters:
+            if name not in SHARED:
+                own.add_argument(f"--{name}", default=argparse.SUPPRESS)
     return made
 
 
 def main(args: list[str]) -> int:
     """Runs the command and returns its exit code: 0 done, 2 options, 3 data."""
-    options = parser()
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--reader")
+    name = first.parse_known_args(args)[0].reader
+    try:
+        reader = None if name is None else reader_named(name)
+    except LookupError as error:
+        parser().error(error.args[0])
+    options = parser(reader)
     given = options.parse_args(args)
     if min(given.workers, given.count) < 1 or min(given.targets, given.phrasings, given.groups, given.absent, given.seed) < 0:
         options.error("--workers and --count need a number from 1 on; --targets, --phrasings, --groups, --absent and --seed one from 0 on")
@@ -70,22 +89,35 @@ def main(args: list[str]) -> int:
         None if given.bands is None else tuple(given.bands), given.low, given.high, given.keep,
     )  # fmt: skip
     try:
-        source = given.records
-        if source is None:
-            source = given.output.with_name(f"{given.output.stem}.scenes.jsonl")
-            draw_scenes(source, level=given.scenes, split=given.split, count=given.count, size=given.size, seed=given.seed, workers=given.workers)
+        source, root = given.records, given.root
+        if reader is not None:
+            source, root = converted(_made(reader, given), given.output.parent), None
+        if given.scenes is not None:
+            source, split = given.output.with_name(f"{given.output.stem}.scenes.jsonl"), given.split or "train"
+            draw_scenes(source, level=given.scenes, split=split, count=given.count, size=given.size, seed=given.seed, workers=given.workers)
         sheet = run(
-            source, given.output, choices, root=given.root, workers=given.workers, rewriter=_rewriter(given.rewriter, given.seeing_rewriter),
+            source, given.output, choices, root=root, workers=given.workers, rewriter=_rewriter(given.rewriter, given.seeing_rewriter),
             rewritten_by=given.rewriter or given.seeing_rewriter, restart=given.restart,
         )  # fmt: skip
-        if given.records is None:
+        if given.scenes is not None:
             clear(source)
     except (ValueError, FileNotFoundError) as error:
         print(f"geopix: {error}", file=sys.stderr)
         return DATA_ERROR
     totals, left = sheet["totals"], sum(sheet["left out"].values())
     print(f"{totals.get('records', 0)} records with {sum(sheet['task'].values())} dialogues in {given.output}; {left} left out")
-    return 0
+    if totals.get("records"):
+        return 0
+    sheet_path = given.output.with_suffix(".datasheet.md")
+    print(f"geopix: nothing can be said about any image, for which masks and classes are needed; {sheet_path} counts why.", file=sys.stderr)
+    return DATA_ERROR
+
+
+def _made(reader: type[Reader], given: argparse.Namespace) -> Reader:
+    """The reader with those of the options that are its own, read by their types."""
+    parser, said = options_of(reader, "geopix data build"), vars(given)
+    words = [f"--{name}={said[name]}" for name in signature(reader).parameters if said.get(name) is not None]
+    return made_by(reader, parser, parser.parse_args(words))
 
 
 def _rewriter(blind: str | None, seeing: str | None) -> Rewriter | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,8 @@ def compose(
         tally["records left out: nothing can be said"] += 1
         return None
     tally["records"] += 1
-    instances = [_marked(entry, thing) for entry, thing in zip(record.get("instances", []), picture.things, strict=True)]
+    asked = _asked_alone(old) if choices.keep else set()
+    instances = [_marked(entry, thing, asked) for entry, thing in zip(record.get("instances", []), picture.things, strict=True)]
     rest = {name: value for name, value in record.items() if name not in ("instances", "dialogues", "measured")}
     dialogues = (old if choices.keep else []) + [one.record(view) for one in kept]
     return rest | {"instances": instances, "dialogues": dialogues, "measured": _measured(picture)}
@@ -118,9 +119,15 @@ def _chance(seed: int, key: str) -> np.random.Generator:
     return np.random.default_rng([seed, *hashlib.sha256(key.encode("utf-8")).digest()])
 
 
-def _marked(entry: dict[str, Any], thing: Thing) -> dict[str, Any]:
-    """An instance of the format; what is rejected is a distractor from now on."""
-    return entry | ({"distractor_only": True} if thing.reject else {})
+def _marked(entry: dict[str, Any], thing: Thing, asked: Collection[int | str]) -> dict[str, Any]:
+    """An instance of the format; what is rejected is a distractor from now on, unless dialogues that are kept ask for it."""
+    return entry | ({"distractor_only": True} if thing.reject and thing.id not in asked else {})
+
+
+def _asked_alone(dialogues: list[dict[str, Any]]) -> set[int | str]:
+    """Instances that are the one target of a ``[SEG]`` outside a group."""
+    single = [entry for entry in dialogues if not str(entry.get("task")).endswith("/group")]
+    return {ids[0] for entry in single for ids in entry.get("targets", []) if len(ids) == 1}
 
 
 def _measured(picture: Picture) -> dict[str, Any]:

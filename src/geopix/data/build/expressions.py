@@ -1,16 +1,14 @@
-"""What is said of things, as data: a class with conditions."""
+"""What is said of things, as data: a class with conditions. Tuples, since they are made and looked up thousands of times for an image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 LINES = ("horizontal", "vertical", "diagonal")
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """One thing that is said.
 
     Args:
@@ -25,13 +23,6 @@ class Condition:
     word: str = ""
     value: int = 0
     anchor: Expression | None = None
-    _hash: int = field(init=False, repr=False, compare=False)  # computed once: expressions are looked up thousands of times
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.kind, self.word, self.value, self.anchor)))
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def data(self) -> dict[str, Any]:
         """As the provenance writes it."""
@@ -43,19 +34,11 @@ class Condition:
         return said if self.anchor is None else said | {"anchor": self.anchor.data()}
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(NamedTuple):
     """A class and what else is said; at most one condition ranks."""
 
     name: str
     conditions: tuple[Condition, ...] = ()
-    _hash: int = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.name, self.conditions)))
-
-    def __hash__(self) -> int:
-        return self._hash
 
     @property
     def type(self) -> str:

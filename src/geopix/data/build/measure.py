@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from numpy import ndarray
-from pycocotools import mask as coco
 
 from geopix.data.build.colours import FEW, UNSURE, Colour, name_colour
 from geopix.data.build.ground import ground_sampling
 from geopix.data.images import Scaling, read_image
 from geopix.data.instances import InstanceMasks
-from geopix.rle import adds_up
+from geopix.rle import decode_box
 
 ELONGATED = 1.8
 """A thing has a direction when its least rectangle is at least so many times as long as wide."""
@@ -145,9 +144,9 @@ class _Piece:
 
 def _cut_out(entry: dict[str, Any], masks: InstanceMasks) -> _Piece:
     spec = entry.get("mask")
-    if isinstance(spec, dict) and isinstance(spec.get("counts"), str) and spec.get("size") == [masks.height, masks.width] and adds_up(spec):  # type: ignore[arg-type]
-        x, y, across, down = (int(side) for side in coco.toBbox(spec))
-        crop = np.ascontiguousarray(coco.decode(spec)[y : y + down, x : x + across])
+    if isinstance(spec, dict) and isinstance(spec.get("counts"), str) and spec.get("size") == [masks.height, masks.width]:
+        x, y, crop = decode_box({"size": spec["size"], "counts": spec["counts"]})
+        down, across = crop.shape
     else:
         mask = masks.mask(entry["id"]).numpy()
         x, y, across, down = cv2.boundingRect(mask.view(np.uint8))

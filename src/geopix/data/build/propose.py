@@ -151,14 +151,11 @@ class Finder:
 
     def _rankings(self, index: int, name: str, kept: Condition | None = None) -> list[Condition]:
         """Rankings in which a thing stands where they say, among its class or those of it that meet a condition."""
-        pool = indices(self.view.select(Expression(name, () if kept is None else (kept,)))[1])
-        if len(pool) < 2 or index not in pool:
+        pool = self.view.select(Expression(name, () if kept is None else (kept,)))[1]
+        if pool.bit_count() < 2 or not pool >> index & 1:
             return []
         found = []
-        place = pool.index(index)
-        before: dict[str, tuple[int, int]] = {}
-        for by, values in (("area", self.view.area[pool]), ("x", self.view.x[pool]), ("y", self.view.y[pool])):
-            before[by] = int(np.count_nonzero(values < values[place])), int(np.count_nonzero(values > values[place]))
+        before = {by: tuple((pool & side).bit_count() for side in self.view.sides(index, by)) for by in ("area", "x", "y")}
         for word, (by, descending) in ENDS.items():
             rank = before[by][descending]
             ordinal = word.startswith("from ")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -57,10 +58,14 @@ class View:
                 self.classes[thing.name] = self.classes.get(thing.name, 0) | 1 << index
         self._kept: dict[tuple[str, Condition], Selected] = {}
         self._selected: dict[Expression, Selected] = {}
+        self._orders: dict[tuple[str, bool], list[int]] = {}
+        self._sides: dict[tuple[int, str], tuple[int, int]] = {}
+        self._later: dict[tuple[int, str, bool, float], int] = {}
 
     def select(self, expression: Expression) -> Selected:
         """Who clearly meets an expression, and who perhaps does; the latter is everything where its anchor is not proved."""
-        if expression not in self._selected:
+        found = self._selected.get(expression)
+        if found is None:
             sure = self.classes.get(expression.name, 0)
             maybe = sure | self.nameless
             for condition in expression.conditions:
@@ -70,8 +75,8 @@ class View:
             for condition in expression.conditions:
                 if condition.kind in RANKING:
                     sure, maybe = self._ranked(sure, maybe, condition)
-            self._selected[expression] = sure, maybe
-        return self._selected[expression]
+            found = self._selected[expression] = sure, maybe
+        return found
 
     def proves(self, expression: Expression, wanted: int) -> bool:
         """The proof: exactly these things meet the expression, clearly, and no other does perhaps."""
@@ -166,36 +171,53 @@ class View:
             return self._cluster(sure, maybe, condition.value)
         if condition.kind == "nearest":
             return self._nearest(sure, maybe, condition)
-        pool, place = np.array(indices(maybe), dtype=np.intp), condition.value if condition.kind != "top" else condition.value - 1
+        place = condition.value if condition.kind != "top" else condition.value - 1
         needed = place + 2 if place else 2  # the second of two has a plainer name, and so has the only one
-        if len(pool) < needed or (place and sure != maybe):
+        if maybe.bit_count() < needed or (place and sure != maybe):
             return 0, maybe
         by, descending = ENDS[condition.word]
-        value = {"area": self.area, "x": self.x, "y": self.y}[by][pool]
-        order = np.argsort(-value if descending else value, kind="stable")
-        first, rest = pool[order[: place + 1]], pool[order[place + 1 :]]
+        first = list(islice((index for index in self._order(by, descending) if maybe >> index & 1), place + 1))
+        chosen, bits = first[-1], sum(1 << index for index in first)
+        rest, margin = maybe & ~bits, LARGE_MARGIN if condition.word in ("large", "small") else SIZE_MARGIN
         if condition.kind == "top":
-            clear = all(self._before(index, rest, condition).all() for index in first.tolist())
-            return (_of(first), _of(first)) if clear else (0, maybe)
-        chosen = int(first[-1])
-        after = all(self._before(index, first[-1:], condition).all() for index in first[:-1].tolist())
-        clear = bool(sure >> chosen & 1 and after and self._before(chosen, rest, condition).all())
+            return (0, maybe) if any(rest & ~self._before(index, by, descending, margin) for index in first) else (bits, bits)
+        after = all(self._before(index, by, descending, margin) >> chosen & 1 for index in first[:-1])
+        clear = sure >> chosen & 1 and after and not rest & ~self._before(chosen, by, descending, margin)
         return (1 << chosen, 1 << chosen) if clear else (0, maybe)
 
-    def _before(self, index: int, others: ndarray, condition: Condition) -> Bool[ndarray, " k"]:
-        """Whether a thing clearly comes before each of the others."""
-        by, descending = ENDS[condition.word]
+    def values(self, by: str) -> Float[ndarray, " n"]:
+        """What things are ranked by: their area, or a coordinate of their centres."""
+        return {"area": self.area, "x": self.x, "y": self.y}[by]
+
+    def _order(self, by: str, descending: bool) -> list[int]:
+        """All things from the first to the last."""
+        if (by, descending) not in self._orders:
+            self._orders[by, descending] = np.argsort(-self.values(by) if descending else self.values(by), kind="stable").tolist()
+        return self._orders[by, descending]
+
+    def sides(self, index: int, by: str) -> tuple[int, int]:
+        """Things whose value is below that of one, and those whose is above."""
+        if (index, by) not in self._sides:
+            values = self.values(by)
+            self._sides[index, by] = _bits(values < values[index]), _bits(values > values[index])
+        return self._sides[index, by]
+
+    def _before(self, index: int, by: str, descending: bool, size_margin: float) -> int:
+        """Things that one clearly comes before."""
+        key = index, by, descending, size_margin
+        if key not in self._later:
+            self._later[key] = _bits(self._comes_before(*key))
+        return self._later[key]
+
+    def _comes_before(self, index: int, by: str, descending: bool, size_margin: float) -> Bool[ndarray, " n"]:
         if by == "area":
-            margin = np.where(self.whole[others] & self.whole[index], SIZE_MARGIN, CUT_MARGIN)
-            margin = np.maximum(margin, LARGE_MARGIN) if condition.word in ("large", "small") else margin
-            high, low = (self.area[index], self.area[others]) if descending else (self.area[others], self.area[index])
+            margin = np.where(self.whole & self.whole[index], size_margin, max(CUT_MARGIN, size_margin))
+            high, low = (self.area[index], self.area) if descending else (self.area, self.area[index])
             return np.asarray((high >= margin * low) & (high - low >= AREA_STEP))
         # Its centre by the margin, and both of its sides: what spans another comes neither before nor after it.
         axis, sign = (0 if by == "x" else 1), (-1 if descending else 1)
-        centre = self.x if by == "x" else self.y
-        low, high = self.boxes[:, axis], self.boxes[:, axis + 2]
-        steps = np.stack([sign * (side[others] - side[index]) for side in (low, high)])
-        return np.asarray((sign * (centre[others] - centre[index]) >= EDGE_MARGIN) & (steps >= 0).all(axis=0))
+        centre, low, high = self.values(by), self.boxes[:, axis], self.boxes[:, axis + 2]
+        return np.asarray((sign * (centre - centre[index]) >= EDGE_MARGIN) & (sign * (low - low[index]) >= 0) & (sign * (high - high[index]) >= 0))
 
     def _nearest(self, sure: int, maybe: int, condition: Condition) -> Selected:
         """The nearest by centre and by gap alike: of large things, people may mean either."""

@@ -42,7 +42,8 @@ class Checked:
         line: from 1.
         key: the record's; "" where it cannot be read.
         split: None where it has none.
-        identity: the file of its image, absolute, and the part of it that the record is about.
+        image: the file of its image, absolute.
+        window: the part of it that the record is about; None for all of it.
         look: what reading the image told.
         questions: a number for each dialogue, equal for equal words about the same image.
         tasks: of each dialogue.
@@ -53,7 +54,8 @@ class Checked:
     line: int
     key: str = ""
     split: str | None = None
-    identity: str = ""
+    image: str = ""
+    window: tuple[int, int, int, int] | None = None
     look: Look | None = None
     questions: list[int] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
@@ -153,15 +155,22 @@ def box_fault(box: Sequence[float | int], height: int, width: int, mask: Bool[np
     return None
 
 
-def question_number(image: str, dialogue: dict[str, Any]) -> int:
+def image_of(record: Record, root: Path) -> tuple[str, tuple[int, int, int, int] | None]:
+    """The file that a record is about, absolute, and the part of it."""
+    left, top, width, height = record.get("window") or (0, 0, 0, 0)
+    return str((root / record["image"]).resolve()), (left, top, width, height) if record.get("window") else None
+
+
+def question_number(record: Record, dialogue: dict[str, Any]) -> int:
     """A number of 64 bits, equal for equal words about the same image."""
-    words = json.dumps([image, [[turn["prompt"], turn.get("answer", "")] for turn in dialogue["turns"]]])
+    about = [record["image"], *(record.get("window") or ())]
+    words = json.dumps([about, [[turn["prompt"], turn.get("answer", "")] for turn in dialogue["turns"]]])
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
 
 
 def _check_image(record: Record, root: Path, checked: Checked) -> None:
     path = root / record["image"]
-    checked.identity = f"{path.resolve()}{record.get('window') or ''}"
+    checked.image, checked.window = image_of(record, root)
     try:
         checked.look = look_at(path, record.get("window"))
     except FileNotFoundError as error:
@@ -230,7 +239,7 @@ def _check_dialogues(record: Record, checked: Checked) -> None:
     for number, entry in enumerate(dialogues):
         where = f"dialogue {number}"
         checked.tasks.append(entry.get("task", DEFAULT_TASK))
-        checked.questions.append(question_number(record["image"], entry))
+        checked.questions.append(question_number(record, entry))
         for turn, said in enumerate(entry["turns"]):
             for name in ("prompt", "answer"):
                 if not said.get(name, "").strip():

@@ -85,7 +85,7 @@ def _repaired(
             continue
         fixed.repairs.update(done)
         keys.add(str(record.get("key", record["image"])))
-        questions.update(question_number(record["image"], entry) for entry in record.get("dialogues", []))
+        questions.update(question_number(record, entry) for entry in record.get("dialogues", []))
         yield moved(record, path.parent, folder)
 
 
@@ -145,7 +145,7 @@ def _take_out_repeated(record: Record, asked: set[int]) -> int:
     """Leaves the dialogues that nothing before asked; returns how many were taken out."""
     kept, seen = [], set(asked)
     for entry in record["dialogues"]:
-        number = question_number(record["image"], entry)
+        number = question_number(record, entry)
         if number not in seen:
             kept.append(entry)
         seen.add(number)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Int64, UInt64
 
+from geopix.data.index import key_number
 from geopix.data.quality import report
-from geopix.data.quality.report import Problem
+from geopix.data.quality.pictures import Look
 
 CLOSE, NEAR = 4, 8
 """Bits by which one of phash and dhash, and the other, may differ. A photograph that is saved anew, made smaller or brighter stays within 4 of both."""
@@ -17,49 +20,88 @@ CLOSE, NEAR = 4, 8
 BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
 """Parts of 64 bits, one more than may differ: of two numbers that are close enough, one part is always equal."""
 
+WHOLE = (0, 0, 2**31, 2**31)
+"""The window of a record about all of a file."""
 
-@dataclass(frozen=True)
-class Seen:
-    """An image as leaks are looked for.
+Window = tuple[int, int, int, int]
+Pairs = Iterator[tuple[int, int]]
+
+
+@dataclass
+class Sightings:
+    """Images as leaks are looked for: some 60 bytes each, for there may be millions. Texts and digests are numbers of 64 bits.
 
     Args:
-        file: position of its JSONL among those that are checked.
-        line, key: of its record.
-        split: by name.
-        path: of the image, absolute.
-        digest: of its bytes.
-        perceptual, gradient: see :class:`geopix.data.quality.pictures.Look`.
+        files: position of its JSONL among those that are checked.
+        lines: of its record.
+        splits: position in ``split_names``.
+        images: its file.
+        digests: see :class:`geopix.data.quality.pictures.Look`.
+        perceptual, gradient: the same; 0 where it has none, which ``plain`` says.
+        windows: by position, of records about a part of a file.
     """
 
-    file: int
-    line: int
-    key: str
-    split: str
-    path: str
-    digest: bytes
-    perceptual: int | None
-    gradient: int | None
+    split_names: dict[str, int] = field(default_factory=dict)
+    files: array[int] = field(default_factory=lambda: array("H"))
+    lines: array[int] = field(default_factory=lambda: array("I"))
+    splits: array[int] = field(default_factory=lambda: array("H"))
+    images: array[int] = field(default_factory=lambda: array("Q"))
+    digests: array[int] = field(default_factory=lambda: array("Q"))
+    perceptual: array[int] = field(default_factory=lambda: array("Q"))
+    gradient: array[int] = field(default_factory=lambda: array("Q"))
+    plain: array[int] = field(default_factory=lambda: array("B"))
+    windows: dict[int, Window] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, file: int, line: int, split: str, image: str, window: Window | None, look: Look) -> None:
+        """One more image."""
+        if window is not None:
+            self.windows[len(self)] = window
+        self.files.append(file)
+        self.lines.append(line)
+        self.splits.append(self.split_names.setdefault(split, len(self.split_names)))
+        self.images.append(key_number(image))
+        self.digests.append(int.from_bytes(look.digest[:8], "little"))
+        self.perceptual.append(look.perceptual or 0)
+        self.gradient.append(look.gradient or 0)
+        self.plain.append(look.perceptual is None or look.gradient is None)
+
+    def split(self, place: int) -> str:
+        """The name of an image's split."""
+        return list(self.split_names)[self.splits[place]]
 
 
-def leaks(seen: Sequence[Seen]) -> Iterator[tuple[int, Problem]]:
+def leaks(seen: Sightings) -> Iterator[tuple[str, int, int]]:
     """Images that two splits share, each told once, by the strongest reason, at the record that training should give up.
 
     Gives:
-        The position of its file, and the problem.
+        The kind of leak, that record, and the other one, as positions.
     """
     told: set[int] = set()
     for kind, pairs in _kinds(seen):
-        for first, second in pairs:
-            if seen[first].split == seen[second].split:
+        for pair in pairs:
+            first, second = sorted(pair)
+            if seen.splits[first] == seen.splits[second]:
                 continue
-            one, other = _loser_first(seen, first, second)
+            # the record of the training split gives way, so that a test set stays whole; else the later one
+            one, other = (first, second) if seen.split(first).startswith("train") else (second, first)
             if one not in told:
                 told.add(one)
-                what = f"{seen[one].path} ({seen[one].split}) and {seen[other].path} ({seen[other].split}, line {seen[other].line}, {seen[other].key})"
-                yield seen[one].file, Problem(kind, seen[one].line, seen[one].key, f"{what}.")
+                yield kind, one, other
 
 
-def same_pairs(values: Sequence[object]) -> Iterator[tuple[int, int]]:
+def _kinds(seen: Sightings) -> Iterator[tuple[str, Pairs]]:
+    if len(seen.split_names) > 1:
+        yield report.LEAK_PATH, _same_file(seen)
+        yield report.LEAK_BYTES, _across_splits(seen, seen.digests)
+        known = np.flatnonzero(np.frombuffer(seen.plain, dtype=np.uint8) == 0)
+        hashes = (np.frombuffer(values, dtype=np.uint64)[known] for values in (seen.perceptual, seen.gradient))
+        yield report.LEAK_NEAR, ((int(known[one]), int(known[other])) for one, other in near_pairs(*hashes))
+
+
+def same_pairs(values: Sequence[object]) -> Pairs:
     """The first of equal values with each of the others; None equals nothing."""
     first: dict[object, int] = {}
     for place, value in enumerate(values):
@@ -67,11 +109,19 @@ def same_pairs(values: Sequence[object]) -> Iterator[tuple[int, int]]:
             yield first[value], place
 
 
-def near_pairs(perceptual: Sequence[int | None], gradient: Sequence[int | None]) -> Iterator[tuple[int, int]]:
+def equal_groups(numbers: array[int]) -> list[Int64[np.ndarray, " places"]]:
+    """Positions of equal numbers of 64 bits, ascending; groups of two and more, by their first."""
+    values = np.frombuffer(numbers, dtype=np.uint64)
+    order = np.argsort(values, kind="stable")
+    ends = np.flatnonzero(np.diff(values[order])) + 1
+    starts, ends = np.concatenate([[0], ends]), np.concatenate([ends, [len(order)]])
+    several = np.flatnonzero(ends - starts > 1)
+    return sorted((order[starts[one] : ends[one]] for one in several.tolist()), key=lambda group: int(group[0]))
+
+
+def near_pairs(perceptual: UInt64[np.ndarray, " n"], gradient: UInt64[np.ndarray, " n"]) -> Pairs:
     """Pairs of images whose hashes differ by few bits; a pair may come more than once."""
-    known = np.array([place for place, bits in enumerate(perceptual) if bits is not None], dtype=np.int64)
-    p, g = (_bits(values, known) for values in (perceptual, gradient))
-    for by, beside in ((p, g), (g, p)):
+    for by, beside in ((perceptual, gradient), (gradient, perceptual)):
         for start, width in BANDS:
             band = (by >> np.uint64(start)) & np.uint64(2**width - 1)
             order = np.argsort(band, kind="stable")
@@ -79,29 +129,29 @@ def near_pairs(perceptual: Sequence[int | None], gradient: Sequence[int | None])
                 for place in range(len(members) - 1):
                     one, rest = members[place], members[place + 1 :]
                     alike = (np.bitwise_count(by[rest] ^ by[one]) <= CLOSE) & (np.bitwise_count(beside[rest] ^ beside[one]) <= NEAR)
-                    yield from ((int(known[one]), int(known[other])) for other in rest[alike])
+                    yield from ((int(one), int(other)) for other in rest[alike])
 
 
-def _kinds(seen: Sequence[Seen]) -> Iterator[tuple[str, Iterator[tuple[int, int]]]]:
-    if len({image.split for image in seen}) > 1:
-        yield report.LEAK_PATH, _across_splits(seen, [image.path for image in seen])
-        yield report.LEAK_BYTES, _across_splits(seen, [image.digest for image in seen])
-        yield report.LEAK_NEAR, near_pairs([image.perceptual for image in seen], [image.gradient for image in seen])
+def _across_splits(seen: Sightings, numbers: array[int]) -> Pairs:
+    """Equal numbers, each with the first one of every other split."""
+    for group in equal_groups(numbers):
+        first: dict[int, int] = {}
+        for place in group.tolist():
+            yield from ((other, place) for split, other in first.items() if split != seen.splits[place])
+            first.setdefault(seen.splits[place], place)
 
 
-def _across_splits(seen: Sequence[Seen], values: Sequence[object]) -> Iterator[tuple[int, int]]:
-    """Equal values, each with the first one of every other split."""
-    first: dict[object, dict[str, int]] = {}
-    for place, value in enumerate(values):
-        holders = first.setdefault(value, {})
-        yield from ((other, place) for split, other in holders.items() if split != seen[place].split)
-        holders.setdefault(seen[place].split, place)
-
-
-def _loser_first(seen: Sequence[Seen], first: int, second: int) -> tuple[int, int]:
-    """The record of the training split first, so that a test set stays whole; else the later one."""
-    return (first, second) if seen[first].split.startswith("train") else (second, first)
-
-
-def _bits(values: Sequence[int | None], known: np.ndarray) -> UInt64[np.ndarray, " n"]:
-    return np.array([values[place] or 0 for place in known.tolist()], dtype=np.uint64)
+def _same_file(seen: Sightings) -> Pairs:
+    """Records of one file in different splits whose windows share a pixel, each with the first such record."""
+    for group in equal_groups(seen.images):
+        members: dict[tuple[int, Window], list[int]] = defaultdict(list)
+        for place in group.tolist():
+            members[seen.splits[place], seen.windows.get(place, WHOLE)].append(place)
+        splits = np.array([split for split, _ in members])
+        left, top, across, down = np.array([window for _, window in members], dtype=np.int64).T
+        places = list(members.values())
+        for one in range(len(places) if len(set(splits.tolist())) > 1 else 0):
+            beside = (left < left[one] + across[one]) & (left[one] < left + across) & (top < top[one] + down[one]) & (top[one] < top + down)
+            for other in np.flatnonzero(beside & (splits > splits[one])).tolist():
+                yield from ((places[one][0], place) for place in places[other])
+                yield from ((place, places[other][0]) for place in places[one][1:])

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
 from geopix.data.images import Scaling, image_size, read_image
 from geopix.data.records import Record
@@ -35,7 +36,7 @@ class Look:
         height, width: in pixels.
         bands: as training reads them: without alpha.
         remarks: what is unusual about the file, in words.
-        digest: of the file's bytes and the window.
+        digest: of the file's bytes; where a part of it is read, of that part's values.
         perceptual, gradient: the 64 bits of imagehash's phash and dhash; None for an image without structure.
         georeference: where it lies, if it says so.
     """
@@ -56,14 +57,14 @@ def look_at(path: Path, window: Sequence[int] | None = None) -> Look:
     Raises:
         FileNotFoundError, ValueError: as :func:`geopix.data.images.read_image` does.
     """
-    remarks, scale = remarks_and_range(path)
+    remarks, scale = remarks_and_range(path, window)
     values, georeference = read_image(path, None, scale, window)
     bands, height, width = values.shape
     if bands == 1:
         remarks.append("image of one band")
     perceptual, gradient = hashes(values)
-    digest = hashlib.blake2b(path.read_bytes() + repr(window).encode(), digest_size=16).digest()
-    return Look(height, width, bands, tuple(remarks), digest, perceptual, gradient, georeference)
+    content = path.read_bytes() if window is None else repr(values.shape).encode() + values.tobytes()
+    return Look(height, width, bands, tuple(remarks), hashlib.blake2b(content, digest_size=16).digest(), perceptual, gradient, georeference)
 
 
 def own_size(record: Record, root: Path) -> tuple[int, int]:
@@ -88,8 +89,8 @@ def hashes(values: Float32[np.ndarray, "c h w"]) -> tuple[int | None, int | None
     return perceptual, gradient
 
 
-def remarks_and_range(path: Path) -> tuple[list[str], Scaling]:
-    """What is unusual about an image file, and the range of its stored values where their type has none of its own.
+def remarks_and_range(path: Path, window: Sequence[int] | None = None) -> tuple[list[str], Scaling]:
+    """What is unusual about an image file or a part of it, and the range of its stored values where their type has none of its own.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`geopix.data.images.image_size` does.
@@ -102,7 +103,7 @@ def remarks_and_range(path: Path) -> tuple[list[str], Scaling]:
             with rasterio.open(path) as dataset:
                 kind, driver, nodata = dataset.dtypes[0], dataset.driver, dataset.nodata
                 alpha = ColorInterp.alpha in dataset.colorinterp
-                values = None if kind == "uint8" and nodata is None else dataset.read()
+                values = None if kind == "uint8" and nodata is None else dataset.read(window=None if window is None else Window(*window))
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as an image: {str(error).splitlines()[0][:160]}") from error
     if driver in SUFFIXES and path.suffix.lower() not in SUFFIXES[driver]:

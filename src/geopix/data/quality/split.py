@@ -53,6 +53,7 @@ class Part:
         identities: its image's path, bytes, phash and dhash.
         classes: of its instances, each once.
         corners: of its image, in metres on a sphere cut open; None where it has no place.
+        window: the part of the file that is its image; None where that is all of it.
     """
 
     line: int
@@ -61,6 +62,7 @@ class Part:
     identities: tuple[str, bytes, int | None, int | None] = ("", b"", None, None)
     classes: tuple[str, ...] = ()
     corners: Corners | None = None
+    window: tuple[int, ...] | None = None
 
 
 def split_records(
@@ -105,7 +107,7 @@ def split_records(
             + (
                 "Give a smaller --cell, or --scene, a pattern whose first group names a tile's scene."
                 if by == "place"
-                else "Add images or ask for fewer splits."
+                else "Add images or ask for fewer splits; windows of one georeferenced file are divided --by place."
             )
         )
     return _assigned(parts, groups, shares, by, seed)
@@ -127,7 +129,8 @@ def part_of(raw: bytes, line: int, root: Path) -> Part:
         corners = None if place is None else _corners(place, look.height, look.width)
     except CRSError as error:
         return Part(line, f"line {line}: the CRS of its georeference is none ({error}).")
-    return Part(line, "", path.stem, (str(path.resolve()), look.digest, look.perceptual, look.gradient), classes, corners)
+    window = None if record.get("window") is None else tuple(record["window"])
+    return Part(line, "", path.stem, (str(path.resolve()), look.digest, look.perceptual, look.gradient), classes, corners, window)
 
 
 def write_split(path: Path, names: Sequence[str], out: Path) -> dict[str, Counter[str]]:
@@ -170,9 +173,12 @@ def _groups(parts: Sequence[Part], by: By, cell: float | int, scene: str) -> lis
 
 def _together(parts: Sequence[Part], by: By, cell: float | int, scene: str) -> Iterator[tuple[int, int]]:
     paths, digests, perceptual, gradient = zip(*(part.identities for part in parts), strict=True)
-    yield from same_pairs(paths)
+    apart = [by == "place" and part.window is not None and part.corners is not None for part in parts]  # windows of one file, which lie somewhere each
+    yield from same_pairs([(path, part.window if own else None) for path, part, own in zip(paths, parts, apart, strict=True)])
     yield from same_pairs(digests)
-    yield from near_pairs(perceptual, gradient)
+    known = [place for place, (one, other) in enumerate(zip(perceptual, gradient, strict=True)) if one is not None and other is not None]
+    hashes = (np.array([values[place] for place in known], dtype=np.uint64) for values in (perceptual, gradient))
+    yield from ((known[one], known[other]) for one, other in near_pairs(*hashes))
     if by != "place":
         return
     placed = [place for place, part in enumerate(parts) if part.corners is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +30,8 @@ WHOLE = 0.5
 class GeoLabels(Reader):
     """Labels become instances of the pictures that they lie in; every class of a picture is one expression.
 
-    Labels are brought into the CRS of each picture, then filled by pixel centres. With ``tile`` a picture is cut into squares that overlap by ``overlap``
-    pixels and keep their georeference; the last ones of a row or column are moved back so that none is cut off.
+    Labels are brought into the CRS of each picture, then filled by pixel centres. With ``tile`` records are about square windows of a picture, which
+    overlap by ``overlap`` pixels; the last ones of a row or column are moved back so that none is cut off. Nothing is copied.
 
     Args:
         root: folder that the other paths start from.
@@ -42,9 +41,8 @@ class GeoLabels(Reader):
         name: class of the labels where there is no field.
         classes: names of the classes by value of the field, such as ``{"1": building, "2": road}``; values that are not named keep their own.
         labels_crs: CRS that the labels are in, where their file is wrong about it; ``image`` for that of each picture.
-        tile: rows and columns of the pieces, in pixels; pictures are taken whole unless given.
-        overlap: pixels that neighbouring pieces share.
-        tiles: folder that pieces are written to.
+        tile: rows and columns of the windows, in pixels; pictures are taken whole unless given.
+        overlap: pixels that neighbouring windows share.
         licence: of pictures and labels.
         split: what the records are told to be part of.
     """
@@ -58,7 +56,6 @@ class GeoLabels(Reader):
     labels_crs: str | None = None
     tile: int | None = None
     overlap: int = 0
-    tiles: Path = Path("runs/data/tiles")
     licence: str = "not stated"
     split: str | None = None
 
@@ -124,14 +121,15 @@ class GeoLabels(Reader):
         for window in _windows(picture.height, picture.width, self.tile, self.overlap):
             transform = transform_of(window, picture.transform)
             key = path.stem if self.tile is None else f"{path.stem}_{window.row_off}_{window.col_off}"
-            file = path if self.tile is None else self._written(picture, path, window, transform, key, report)
-            if file is None:
+            if self.tile is not None and not picture.dataset_mask(window=window).any():
+                report.note("tile without data")
                 continue
-            piece = Picture(file, window.height, window.width, key)
+            piece = Picture(path, window.height, window.width, key)
             instances = self._instances(placed, piece, transform, used, report)
             talks = from_classes(instances, key)
             if talks:
-                yield record_of(self.about, piece, key, self.split, talks, instances) | {"licence": self.licence}
+                part = {} if self.tile is None else {"window": [window.col_off, window.row_off, window.width, window.height]}
+                yield record_of(self.about, piece, key, self.split, talks, instances) | {"licence": self.licence} | part
             else:
                 report.note("picture without labels" if self.tile is None else "tile without labels")
 
@@ -158,22 +156,6 @@ class GeoLabels(Reader):
     def _class(self, value: Any) -> str | None:
         written = (self.classes or {}).get(str(value), str(value))
         return " ".join(written.lower().replace("_", " ").replace("-", " ").split()) or None
-
-    def _written(self, picture: Any, path: Path, window: Window, transform: Any, key: str, report: Report) -> Path | None:
-        """The file of a piece; None where it holds no data at all."""
-        if not picture.dataset_mask(window=window).any():
-            report.note("tile without data")
-            return None
-        folder = self.tiles / f"{path.stem}-{self.tile}-{self.overlap}"
-        folder.mkdir(parents=True, exist_ok=True)
-        file, part = folder / f"{key}.tif", folder / f"{key}.{os.getpid()}.part"
-        profile = picture.profile | {"driver": "GTiff", "height": window.height, "width": window.width, "transform": transform, "compress": "deflate"}
-        plain = {name: value for name, value in profile.items() if name not in ("tiled", "blockxsize", "blockysize", "interleave")}
-        with rasterio.open(part, "w", **plain) as written:
-            written.colorinterp = picture.colorinterp
-            written.write(picture.read(window=window))
-        part.replace(file)
-        return file
 
 
 def _windows(height: int, width: int, tile: int | None, overlap: int) -> Iterator[Window]:

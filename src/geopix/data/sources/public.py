@@ -28,8 +28,7 @@ LOG = logging.getLogger(__name__)
 class PublicSet(Source):
     """Trains and tests on a public data set without a step in between.
 
-    When first used, what the reader gives is written once to ``CACHE/READER-SPLIT-HASH.jsonl``; the hash is of the reader's arguments and code, and of
-    the state of the files below its root, so that a changed folder is read anew. What was left out, and why, stands beside it in ``... .report.json``.
+    What the reader gives is written once, see :func:`converted`.
 
     Args:
         reader: reads the set's own layout.
@@ -59,7 +58,7 @@ class PublicSet(Source):
         """The converted records, made when first needed."""
         read = self._read
         return RealImages(
-            self._converted(),
+            converted(self.reader, self.cache),
             self.size,
             bands=read["bands"],
             low=read["low"],
@@ -67,21 +66,6 @@ class PublicSet(Source):
             dialogues=read["dialogues"],
             seed=read["seed"],
         )
-
-    def _converted(self) -> Path:
-        reader = self.reader
-        if not reader.root.is_dir():
-            raise FileNotFoundError(f"the folder {reader.root} of {reader.about.name} does not exist. Give its place as root of {type(reader).__name__}.")
-        digest = hashlib.sha256(repr(sorted(vars(reader).items())).encode())
-        for code in (getsourcefile(type(reader)), *sorted(Path(__file__).parent.glob("*.py"))):
-            digest.update(Path(str(code)).read_bytes())
-        for state in _states(reader):
-            digest.update(state.encode())
-        path = self.cache / f"{type(reader).__name__}-{reader.split or 'all'}-{digest.hexdigest()[:10]}.jsonl"
-        if not path.is_file():
-            LOG.warning("%s in %s is read once; its records go to %s.", reader.about.name, reader.root, path)
-            convert(reader, path)
-        return path
 
     @property
     def bands(self) -> int:  # type: ignore[override]
@@ -103,9 +87,17 @@ class PublicSet(Source):
         """The set, what was chosen of it, number of images and size."""
         default = signature(type(self.reader)).parameters
         given = vars(self.reader).items()
-        chosen = [f"{name}={value}" for name, value in given if name not in ("root", "split", "tiles") and value != default[name].default]
+        chosen = [f"{name}={value}" for name, value in given if name not in ("root", "split") and value != default[name].default]
         called = " ".join([self.reader.about.name, *([self.reader.split] if self.reader.split else []), *chosen])
         return f"{called}, {self.count} images at {self.size} px"
+
+    @property
+    def remarks(self) -> Sequence[str]:  # type: ignore[override]
+        """What the reader said about the set as a whole, such as counts other than those published, and how much it left out."""
+        path = self.images.records.path
+        said = json.loads(path.with_name(f"{path.stem}.report.json").read_text(encoding="utf-8"))
+        left_out = [f"{len(said['quarantine'])} entries of {self.reader.about.name} were left out: {path.stem}.report.json says which and why."]
+        return [*said["remarks"], *(left_out if said["quarantine"] else [])]
 
     def having(self, mix: Mapping[str, float]) -> Sequence[int] | None:
         """See :meth:`geopix.data.source.Source.having`."""
@@ -122,6 +114,29 @@ class PublicSet(Source):
     def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
         """See :meth:`geopix.data.instruct.RealImages.sample`."""
         return self.images.sample(index, mix, truth=truth, epoch=epoch)
+
+
+def converted(reader: Reader, folder: Path) -> Path:
+    """The records of a reader, written when first asked for.
+
+    They stand in ``FOLDER/READER-SPLIT-HASH.jsonl``; the hash is of the reader's arguments and code, and of the state of the files below its root, so that
+    a changed set is read anew. What was left out, and why, stands beside it in ``... .report.json``.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`convert`; or the root is no folder.
+    """
+    if not reader.root.is_dir():
+        raise FileNotFoundError(f"the folder {reader.root} of {reader.about.name} does not exist. Give its place as root of {type(reader).__name__}.")
+    digest = hashlib.sha256(repr(sorted(vars(reader).items())).encode())
+    for code in (getsourcefile(type(reader)), *sorted(Path(__file__).parent.glob("*.py"))):
+        digest.update(Path(str(code)).read_bytes())
+    for state in _states(reader):
+        digest.update(state.encode())
+    path = folder / f"{type(reader).__name__}-{reader.split or 'all'}-{digest.hexdigest()[:10]}.jsonl"
+    if not path.is_file():
+        LOG.warning("%s in %s is read once; its records go to %s.", reader.about.name, reader.root, path)
+        convert(reader, path)
+    return path
 
 
 def convert(reader: Reader, path: Path) -> Report:

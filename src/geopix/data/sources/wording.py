@@ -17,7 +17,7 @@ from geopix.types import SEG
 
 Name = int | str
 Talk = dict[str, Any]
-REQUESTS = ("[segment] can you segment {}?", "[segment] segment {}.", "[segment] where is {}?")
+REQUESTS = ("[segment] can you segment {}?", "[segment] segment {}.", "[segment] where {verb} {}?")
 
 
 def pick(text: str, choices: int) -> int:
@@ -44,9 +44,13 @@ def small(text: str) -> str:
     return text if re.search(r"[A-Z0-9]", text.split(" ")[0][1:]) else text[:1].lower() + text[1:]
 
 
-def request(text: str, key: str) -> str:
-    """A prompt that asks for the mask of an expression."""
-    return REQUESTS[pick(f"{key}/{text}", len(REQUESTS))].format(text)
+def request(text: str, key: str, verb: str = "is") -> str:
+    """A prompt that asks for the mask of an expression.
+
+    Args:
+        verb: "are" where the expression is a plural.
+    """
+    return REQUESTS[pick(f"{key}/{text}", len(REQUESTS))].format(text, verb=verb)
 
 
 def single(text: str, key: str, name: Name) -> Talk:
@@ -56,7 +60,7 @@ def single(text: str, key: str, name: Name) -> Talk:
 
 def group(text: str, key: str, names: Sequence[Name], verb: str = "are") -> Talk:
     """An expression for all objects of a kind, or for a part of the image: one mask."""
-    return dialogue("segment/group", [(request(text, key), f"{capital(text)} {verb} {SEG}.")], [names])
+    return dialogue("segment/group", [(request(text, key, verb), f"{capital(text)} {verb} {SEG}.")], [names])
 
 
 def absent(text: str, key: str) -> Talk:
