@@ -110,3 +110,14 @@ def test_mistakes_are_told_before_anything_is_tested(small: Path, tmp_path: Path
     assert not (tmp_path / "run" / "few_scenes").exists()
     assert "there is no protocol 'lisa'" in message("score", tmp_path / "p.jsonl", "--benchmark", small, "--protocol", "lisa", code=3)
     assert "holds no finished test" in message("compare", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "ablation").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_what_an_ablation_varies_is_accepted(path: Path) -> None:
+    laid_over = path.parent.name != "decoder"
+    where = ["--config", path] if laid_over else ["--model.net.decoder", path]
+    said = geopix("fit", "--config", ROOT / "configs" / "standard.yaml", "--config", ROOT / "benchmarks" / "ablation" / "budget.yaml", *where, "--print_config")
+    assert said.code == 0, said.err
+    if laid_over:
+        stages = yaml.safe_load(said.out)["trainer"]["callbacks"][0]["init_args"]["stages"]
+        assert sum(stage["samples"] for stage in stages) == 9600, "trials of one table have one budget"
