@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float64
@@ -18,7 +17,7 @@ from geopix.metrics.calibration import presence_scores, presence_sums, quality_s
 from geopix.metrics.caption import bleu_scores, bleu_sums, rouge_scores, rouge_sums
 from geopix.metrics.cider import cider_scores, cider_sums, document_frequencies
 from geopix.metrics.grounded import grounded_scores, grounded_sums
-from geopix.metrics.masks import mask_iou_scores, mask_iou_sums, refusal_scores, refusal_sums, size_bucket
+from geopix.metrics.masks import mask_iou_each, mask_iou_scores, refusal_scores, refusal_sums, size_bucket
 from geopix.metrics.vqa import hallucination_scores, hallucination_sums, normalise, takes_for_granted, vqa_scores, vqa_sums
 
 VQA_KINDS = (
@@ -74,16 +73,14 @@ def tabulate(outcomes: Sequence[Outcome], protocol: Protocol) -> Table:
     rows = {image: row for row, image in enumerate(dict.fromkeys(outcome.image for outcome in outcomes))}
     sums: dict[str, dict[int, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     rules: dict[str, Score] = {}
-    count_masks = partial(mask_iou_sums, empty=protocol.empty, strict=protocol.strict)
+    pairs_of: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
 
     def add(name: str, scores: Score, counted: Tensor, image: str) -> None:
         rules[name] = scores
         sums[name][rows[image]].append(counted)
 
-    pairs_of: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-
     def masks(name: str, outcome: Outcome, pairs: Iterable[tuple[int, int]]) -> None:
-        pairs_of[name, outcome.image] += pairs
+        pairs_of[name] += [(rows[outcome.image], *pair) for pair in pairs]
 
     for outcome in outcomes:
         if outcome.family == "segment":
@@ -98,12 +95,9 @@ def tabulate(outcomes: Sequence[Outcome], protocol: Protocol) -> Table:
         if not protocol.forced and (outcome.task == "segment/absent" or (outcome.task == "vqa/presence" and normalise(outcome.expected[-1]) == "no")):
             taken = takes_for_granted(outcome.answers[-1], outcome.drew)
             add("false_premise", hallucination_scores, hallucination_sums([taken]), outcome.image)
-    for (name, image), pairs in pairs_of.items():  # all of an image at once: many small sums are what counting would spend its time on
-        if pairs:
-            intersection, union = torch.tensor(pairs, dtype=torch.int64).unbind(1)
-            add(name, mask_iou_scores, count_masks(intersection, union), image)
     _count_captions([outcome for outcome in outcomes if outcome.family == "caption" and not protocol.forced], add)
     groups = [Group(name, _by_image(sums[name], len(rows)), rule) for name, rule in rules.items()]
+    groups += [Group(name, _masks_by_image(pairs, len(rows), protocol), mask_iou_scores) for name, pairs in pairs_of.items() if pairs]
     return Table(tuple(rows), tuple(sorted(groups, key=lambda group: group.name)))
 
 
@@ -188,3 +182,10 @@ def _by_image(rows: dict[int, list[Tensor]], num: int) -> Float64[Tensor, "n k"]
     for row, counted in rows.items():
         table[row] = torch.stack(counted).sum(0)
     return table
+
+
+def _masks_by_image(pairs: Sequence[tuple[int, int, int]], num: int, protocol: Protocol) -> Float64[Tensor, "n k"]:
+    """The same for masks, all at once: many small sums are what counting would spend its time on."""
+    row, intersection, union = torch.tensor(pairs, dtype=torch.int64).unbind(1)
+    each = mask_iou_each(intersection, union, empty=protocol.empty, strict=protocol.strict)
+    return torch.zeros(num, each.shape[1], dtype=torch.float64).index_add_(0, row, each)

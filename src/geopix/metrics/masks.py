@@ -32,8 +32,8 @@ def size_bucket(area: int) -> str:
     return next(name for name, limit in SIZE_BUCKETS.items() if area < limit)
 
 
-def mask_iou_sums(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"], *, empty: float = 1.0, strict: bool = True) -> Float64[Tensor, " k"]:
-    """Of masks: how many, the sum of their IoUs, how many reach each of :data:`TENTHS`, and all pixels of intersections and of unions.
+def mask_iou_each(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"], *, empty: float = 1.0, strict: bool = True) -> Float64[Tensor, "m k"]:
+    """Of each mask what :func:`mask_iou_sums` adds up: 1, its IoU, whether it reaches each of :data:`TENTHS`, its pixels of intersection and of union.
 
     Args:
         intersection, union: pixels of each mask; ``m`` may be 0.
@@ -52,9 +52,16 @@ def mask_iou_sums(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"], *, 
     iou = torch.where(joined == 0, empty, shared.double() / joined.clamp(min=1).double())
     tenths = torch.tensor(TENTHS, device=joined.device)
     excess = torch.where(joined[:, None] == 0, 10 * empty - tenths, (10 * shared[:, None] - tenths * joined[:, None]).double())
-    reached = (excess > 0 if strict else excess >= 0).double().sum(0)
-    count = torch.full_like(iou.sum(), len(iou))
-    return torch.stack([count, iou.sum(), *reached, shared.sum().double(), joined.sum().double()])
+    reached = (excess > 0 if strict else excess >= 0).double()
+    return torch.cat([torch.ones_like(iou)[:, None], iou[:, None], reached, shared.double()[:, None], joined.double()[:, None]], dim=1)
+
+
+def mask_iou_sums(intersection: Int[Tensor, " m"], union: Int[Tensor, " m"], *, empty: float = 1.0, strict: bool = True) -> Float64[Tensor, " k"]:
+    """Of masks: how many, the sum of their IoUs, how many reach each of :data:`TENTHS`, and all pixels of intersections and of unions.
+
+    Arguments and errors are those of :func:`mask_iou_each`.
+    """
+    return mask_iou_each(intersection, union, empty=empty, strict=strict).sum(0)
 
 
 def mask_iou_scores(sums: Float64[Tensor, "*s k"]) -> dict[str, Float64[Tensor, "*s"]]:
