@@ -23,7 +23,7 @@ Captioned = tuple[str, str, list[str]]
 """File name, split, captions."""
 
 _FOLDERS = ("imgs", "images", "Images", "RSICD_images", "NWPU_images", ".")
-_PROTOCOL = "BLEU-1 to 4, METEOR, ROUGE-L and CIDEr over all references (pycocoevalcap); here ROUGE-L against the answer of the dialogue"
+_PROTOCOL = "BLEU-1 to 4, METEOR, ROUGE-L and CIDEr over all references (pycocoevalcap); words here as docs/metrics.md says"
 
 
 @dataclass(frozen=True)
