@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import torch
 from PIL import Image
 
 from geopix.data.instruct import RealImages
+from geopix.data.module import GeoPixData
 from geopix.data.order import position
 from geopix.data.pack import PackedImages, main, pack
 from geopix.data.records import dialogue, instance, write_records
 from geopix.data.source import collate
+from tests import toys
 
 litdata = pytest.importorskip("litdata", reason="the extra streaming is not installed")
 
@@ -88,9 +91,42 @@ def test_shards_are_many_files_of_many_records(records: Path, tmp_path: Path) ->
 
 
 def test_what_is_no_shard_and_what_cannot_be_packed_is_told(records: Path, shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no geopix\.json; expected a folder that geopix data pack wrote"):
+    with pytest.raises(ValueError, match=r"holds no geopix\.index\.json; expected a folder that geopix data pack wrote"):
         PackedImages(str(tmp_path), 32).check()
     with pytest.raises(ValueError, match="is not empty"):
         pack(records, shards)
     with pytest.raises(FileNotFoundError, match="do not exist"):
         pack(tmp_path / "no.jsonl", tmp_path / "new")
+
+
+def test_shards_in_an_object_store_give_the_records(records: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto = pytest.importorskip("moto.server", reason="moto[server], which stands for an object store, is not installed")
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setattr("litdata.streaming.downloader._OBSTORE_AVAILABLE", False)  # its faster client refuses addresses without TLS
+        client = importlib.import_module("boto3").client("s3")
+        client.create_bucket(Bucket="tiles")
+        for file in shards.iterdir():
+            client.upload_file(str(file), "tiles", f"shards/{file.name}")
+        packed, plain = PackedImages("s3://tiles/shards", 32, cache=str(tmp_path / "cache")), RealImages(records, 32, split="train")
+        packed.check()
+        assert packed.count == plain.count == 16
+        for index in range(16):
+            assert torch.equal(packed.sample(index).image, plain.sample(index).image)
+        data = GeoPixData(predict=packed, batch_size=2, num_workers=2)
+        data.trainer = toys.trainer(tmp_path)
+        assert [key for batch in data.predict_dataloader() for key in batch.keys] == [plain.sample(index).key for index in range(16)]
+    finally:
+        server.stop()
+
+
+def test_shards_that_were_not_all_written_are_told(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimize = litdata.optimize
+    monkeypatch.setattr("litdata.optimize", lambda function, inputs, **options: optimize(function, inputs[:-1], **options))
+    with pytest.raises(ValueError, match="holds 19 of the 20 records"):
+        pack(records, tmp_path / "out")

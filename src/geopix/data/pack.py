@@ -26,8 +26,9 @@ from geopix.data.records import Record
 from geopix.data.source import Source
 from geopix.types import Sample
 
-SUMMARY = "geopix.json"
-"""What is known of all records, beside the shards: their number, their tasks, and how many lie in each shard."""
+SUMMARY = "geopix.index.json"
+"""What is known of all records, beside the shards: their number, their tasks, and how many lie in each shard. litdata fetches what ends so, as its own index,
+without the client that may not be used before a process forks its workers."""
 
 RAM = Path("/dev/shm")
 
@@ -60,6 +61,11 @@ def pack(path: Path, out: Path, *, root: Path | None = None, split: str | None =
         keep_data_ordered=True, optimize_dns=False, verbose=False,
     )  # fmt: skip
     shards = json.loads((out / "index.json").read_text(encoding="utf-8"))["chunks"]
+    written = sum(shard["chunk_size"] for shard in shards)
+    if written != len(records):
+        raise ValueError(
+            f"{out} holds {written} of the {len(records)} records of {path}: a process that wrote shards has failed; what it said stands above. Pack again."
+        )
     names = sorted({kind for own in kinds for kind in own})
     summary = {
         "title": f"{path.name}{'' if split is None else f' {split}'}",
@@ -185,7 +191,8 @@ class PackedImages(Source):
 
     def _read(self, index: int, folder: Path) -> tuple[Record, dict[str, Path]]:
         """A record, and its files as they were, under other names."""
-        item = self._stored[index]
+        # A slice fetches whole shards and keeps them; a number alone asks an object store for bytes that shards in Arrow's form do not have (litdata 0.2.76).
+        (item,) = self._stored[index : index + 1]
         files, start = {}, 0
         for number, (name, length) in enumerate(json.loads(item["files"])):
             files[name] = folder / f"{number}{Path(name).suffix}"
