@@ -152,6 +152,14 @@ def test_a_trial_without_anything_to_compare_has_failed(tmp_path: Path) -> None:
     assert "geopix test ended without writing metrics.json" in small(tmp_path, "--retry_failed", code=1).err
 
 
+def test_numbers_of_an_earlier_test_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    small(tmp_path, "--trial", "seed=1")
+    for name in ("seed=1.json", "seed=1/fitted.json"):
+        (tmp_path / name).unlink()
+    (tmp_path / "silent").touch()
+    assert "ended without writing metrics.json" in small(tmp_path, "--trial", "seed=1", code=1).err
+
+
 def test_numbers_of_several_benchmarks_are_there_when_all_are(tmp_path: Path) -> None:
     benchmarks = ("rrsis_d", "benchmarks/refsegrs.yaml")
     for name, giou in (("rrsis_d", 0.5), ("refsegrs", 1)):

@@ -184,7 +184,9 @@ def _choice(parser: ArgumentParser, key: str, rest: str, places: Places) -> Told
     match = re.search(r"invalid choice: '?([^'\s]+)'? \(choose from (.+)\)", rest)
     if match is None:
         return None
-    choices = [each.strip(" '") for each in match[2].split(",")] + (["list", "show", "config"] if "subcommand" in rest else [])
+    choices = [each.strip(" '") for each in match[2].split(",")] + (
+        ["sweep", "compare", "score", "list", "show", "config", "data"] if "subcommand" in rest else []
+    )
     what = f'unknown verb "{match[1]}"' if "subcommand" in rest else f'{key} cannot be "{match[1]}"'
     return Told(what, expected=", ".join(choices), near=_near(match[1], choices), next="geopix --help")
 

@@ -26,8 +26,8 @@ def size_bucket(area: int) -> str:
     """The name of the first of :data:`SIZE_BUCKETS` that an area in pixels lies below.
 
     Example:
-        >>> [size_bucket(area) for area in (0, 143, 144, 1023, 1024, 9216)]
-        ['empty', 'tiny', 'small', 'small', 'medium', 'large']
+        >>> print(*(size_bucket(area) for area in (0, 143, 144, 1023, 1024, 9216)))
+        empty tiny small small medium large
     """
     return next(name for name, limit in SIZE_BUCKETS.items() if area < limit)
 
