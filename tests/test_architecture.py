@@ -36,7 +36,7 @@ FLOORS = {
     "predictions": {"data", "evaluation", "outputs", "pictures", "types"},
     "monitor": {"curriculum", "data", "evaluation", "pictures", "task", "types"},
     "results": {"", "checkpoint", "data", "evaluation", "task", "types"},
-    "sweep": {"", "cli"},  # runs the command line, so it stands above it
+    "sweep": {"", "cli", "evaluation"},  # runs the command line, so it stands above it
 }
 LIGHTNING = {
     "checkpoint", "cli", "cli_benchmarks", "cli_callbacks", "contracts", "curriculum", "data/module", "monitor", "predictions", "results", "sweep/report",

@@ -28,8 +28,8 @@ def stages():
     ]
 
 
-def metrics(folder: Path, **settings) -> dict[str, float]:
-    """Scores of five images, answered in a way that depends on the image."""
+def metrics(folder: Path, images: int = 5, **settings) -> dict[str, float]:
+    """Scores of some images, answered in a way that depends on the image."""
     import torch
 
     from geopix.data.module import GeoPixData
@@ -38,8 +38,8 @@ def metrics(folder: Path, **settings) -> dict[str, float]:
 
     torch.manual_seed(0)
     task = toys.Guessing(tiny.model(memory=False, decoder=tiny.DotDecoder))
-    trainer = toys.trainer(folder, Results(folder / "test", resamples=50, pictures=0), **settings)
-    return dict(trainer.test(task, datamodule=GeoPixData(test=toys.Toys(5), batch_size=2), verbose=False)[0])
+    trainer = toys.trainer(folder, Results(folder / f"test-{images}", resamples=50, pictures=0), **settings)
+    return dict(trainer.test(task, datamodule=GeoPixData(test=toys.Toys(images), batch_size=2), verbose=False)[0])
 
 
 def work(folder: Path) -> None:
@@ -94,10 +94,10 @@ def work(folder: Path) -> None:
     torch.set_num_threads(1)
     staged = train("ddp_find_unused_parameters_true", toys.Toys(), Curriculum(stages()))
     uneven = train("ddp", toys.Toys(kinds=("segment/multi",), odd=("caption/scene",)), decoder=Shortcut)
-    scores = metrics(folder, strategy="ddp", devices=2)
+    scores, few = (metrics(folder, images, strategy="ddp", devices=2) for images in (5, 2))
     rank = torch.distributed.get_rank()
     (folder / f"{rank}.json").write_text(
-        json.dumps({"staged": staged, "uneven": uneven, "scores": scores, "samples": (folder / "test" / "samples.jsonl").read_text()})
+        json.dumps({"staged": staged, "uneven": uneven, "scores": scores, "few": few, "samples": (folder / "test-5" / "samples.jsonl").read_text()})
     )
 
 
@@ -146,7 +146,11 @@ def test_scores_of_two_ranks_are_those_of_one(ranks: list[dict], tmp_path: Path)
     assert 0 < alone["single/giou"] < 1
     for found in ranks:
         assert found["scores"] == pytest.approx(alone, abs=1e-6)
-        assert found["samples"] == (tmp_path / "test" / "samples.jsonl").read_text()
+        assert found["samples"] == (tmp_path / "test-5" / "samples.jsonl").read_text()
+    few = metrics(tmp_path, 2)
+    assert few["single/count"] == 2
+    for found in ranks:
+        assert found["few"] == pytest.approx(few, abs=1e-6), "one batch for two ranks: neither may hang, and nothing counts twice"
 
 
 if __name__ == "__main__":

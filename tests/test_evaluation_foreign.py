@@ -42,10 +42,10 @@ def test_the_truth_handed_in_is_worth_one(tmp_path: Path) -> None:
 
 def test_a_program_without_words_is_scored_on_masks_alone(tmp_path: Path) -> None:
     lines = [{"key": line["key"], "masks": line["masks"]} for line in perfect()]
-    kept = [line for line, kind in zip(lines, toys.KINDS * 3, strict=True) if kind in ("segment/single", "segment/multi", "segment/absent")]
-    source = toys.Toys(3, kinds=("segment/single", "segment/multi", "segment/absent"))
+    kept = [line for line, kind in zip(lines, toys.KINDS * 3, strict=True) if kind.startswith("segment/")]
+    source = toys.Toys(3, kinds=tuple(kind for kind in toys.KINDS if kind.startswith("segment/")))
     for number, line in enumerate(kept):
-        line["key"] = f"toy-{number // 3}#{number % 3}"
+        line["key"] = f"toy-{number // 4}#{number % 4}"
     found = numbers(tabulate(score_predictions(written(tmp_path / "p.jsonl", kept), source, RULE, ["segment"]), RULE), RULE)
     assert (found["single/giou"], found["multi/giou"], found["absent/n_acc"]) == (1.0, 1.0, 1.0)
     assert not any(name.startswith("answers/") for name in found), "who writes no words writes no [SEG] either, which is no fault"
@@ -75,12 +75,20 @@ def test_a_line_of_samples_is_a_prediction_too(tmp_path: Path) -> None:
         (lambda lines: [{**lines[0], "masks": [{"size": [64, 64], "counts": "07"}]}, *lines[1:]], "toy-0#0: an RLE states the size"),
         (lambda lines: [{**lines[0], "answers": ["a", "b"]}, *lines[1:]], "2 answers for 1 questions"),
         (lambda lines: [{"answers": ["a"]}, *lines[1:]], "line 1 has no key"),
+        (lambda lines: [*lines[:4], {"key": lines[4]["key"]}, *lines[5:]], "toy-0#4: 0 answers for 1 questions"),
         (lambda lines: [], "is empty"),
     ],
 )
 def test_a_set_that_is_not_whole_is_refused(tmp_path: Path, change, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         score_predictions(written(tmp_path / "p.jsonl", change(perfect())), SOURCE, RULE)
+
+
+def test_a_missing_seg_counts_as_in_a_test_where_the_program_writes_it_elsewhere(tmp_path: Path) -> None:
+    lines = perfect()
+    lines[0] |= {"answers": ["I see no ship."], "masks": []}
+    found = numbers(tabulate(score_predictions(written(tmp_path / "p.jsonl", lines), SOURCE, RULE), RULE), RULE)
+    assert found["answers/no_seg"] == pytest.approx(1 / 9)
 
 
 def test_what_is_no_file_of_lines_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from geopix.evaluation.groups import Group, Table, tabulate
-from geopix.evaluation.numbers import differences, intervals, is_count, numbers, weights
+from geopix.evaluation.names import is_count
+from geopix.evaluation.numbers import differences, intervals, numbers, weights
 from geopix.evaluation.outcome import Outcome, Pair
 from geopix.evaluation.protocols import PROTOCOLS
 
@@ -95,7 +96,16 @@ def test_a_score_about_nothing_in_some_resamples_keeps_its_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "counts"), [("single/count", True), ("vqa/count", False), ("vqa/count_num", True), ("class/ship/count", True), ("absent/num_absent", True)]
+    ("name", "counts"),
+    [
+        ("single/count", True),
+        ("vqa/count", False),
+        ("rsvqa_lr:vqa/count", False),
+        ("val/vqa/count", False),
+        ("vqa/count_num", True),
+        ("class/ship/count", True),
+        ("absent/num_absent", True),
+    ],
 )
 def test_counts_are_known_by_their_names(name: str, counts: bool) -> None:
     assert is_count(name) == counts

@@ -93,6 +93,14 @@ def test_what_is_not_there_and_taken_for_granted_is_told() -> None:
     assert (found["absent/n_acc"], found["false_premise/rate"]) == (0.75, 0.25)
 
 
+def test_a_mask_that_nobody_asked_for_is_of_nothing() -> None:
+    rule, true = PROTOCOLS["generate"], mask(slice(0, 4), slice(0, 8))
+    outcome = judge(question(true), ("[SEG] and [SEG]",), logits(true, true), rule, presence=[1.0, 0.0])
+    assert numbers(tabulate([outcome], rule), rule)["presence/brier"] == 0.0
+    absent = judge(question(task="segment/absent"), ("[SEG]",), logits(true), rule, presence=[1.0])
+    assert numbers(tabulate([absent], rule), rule)["presence/brier"] == 1.0
+
+
 def test_an_outcome_survives_its_line() -> None:
     batch = collate([toys.sample(0, *toys.KINDS)])
     for asked in questions(batch):

@@ -10,7 +10,7 @@ from geopix.data.module import GeoPixData
 from geopix.decoders.dot import DotDecoder
 from geopix.evaluation.compare import as_markdown, compare
 from geopix.evaluation.folder import read_result
-from geopix.evaluation.numbers import is_detail
+from geopix.evaluation.names import is_detail
 from geopix.results import Results
 from geopix.types import Batch, Drawing, Prediction
 from tests import tiny, toys
@@ -110,6 +110,22 @@ def test_a_test_that_was_killed_before_it_wrote_its_results_writes_them(tmp_path
             run(tmp_path, Killed())
     assert not (tmp_path / "metrics.json").exists()
     assert run(tmp_path, Killed()) == run(tmp_path / "whole", Killed())
+
+
+def test_a_part_of_a_set_is_told_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = toys.trainer(tmp_path, Results(resamples=20, pictures=0), limit_test_batches=2)
+    trainer.test(Killed(), datamodule=GeoPixData(test=toys.Toys(IMAGES), batch_size=2), verbose=False)
+    (remark,) = [each for each in json.loads((tmp_path / "metrics.json").read_text())["remarks"] if each.startswith("only")]
+    assert remark.startswith("only 4 of 7 images were scored")
+    assert remark in capsys.readouterr().out
+    assert not [each for each in json.loads((tmp_path / "metrics.json").read_text())["remarks"] if each.startswith("only 7")]
+
+
+def test_a_journal_is_forgotten_where_that_is_asked(tmp_path: Path) -> None:
+    killed(tmp_path, after=4)
+    task = Killed()
+    run(tmp_path, task, resume=False)
+    assert len(task.seen) == IMAGES
 
 
 def test_a_model_that_never_writes_seg_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def test_refused_batches() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_every_evaluation_image_is_read_once(world: int) -> None:
-    ranks = [_Dealt(10, 3, rank, world, frozenset()) for rank in range(world)]
+    ranks = [_Dealt(10, 3, rank, world, frozenset(), none_idle=True) for rank in range(world)]
     read = [index for batches in ranks for batch in batches for index in batch]
     assert sorted(read) == list(range(10))
     assert all(len(list(batches)) == len(batches) for batches in ranks)
@@ -68,7 +68,9 @@ def test_every_evaluation_image_is_read_once(world: int) -> None:
 
 
 def test_what_was_scored_before_is_left_out_and_the_other_batches_stay_as_they_are() -> None:
-    assert list(_Dealt(10, 3, 0, 1, frozenset({0, 1, 2, 6, 7, 8}))) == [[3, 4, 5], [9]]
+    assert [list(_Dealt(2, 3, rank, 2, frozenset(), none_idle=True)) for rank in range(2)] == [[[0, 1]], [[0, 1]]], "a rank without work would miss the end"
+    assert [list(_Dealt(2, 3, rank, 2, frozenset(), none_idle=False)) for rank in range(2)] == [[[0, 1]], []]
+    assert list(_Dealt(10, 3, 0, 1, frozenset({0, 1, 2, 6, 7, 8}), none_idle=True)) == [[3, 4, 5], [9]]
 
 
 def test_training_steps_take_the_samples_in_order_over_all_ranks() -> None:

@@ -174,7 +174,6 @@ class GeoPixCLI(LightningCLI):
         for name, data in found.items():
             results.folder = folder / name
             self.trainer.test(**{**self._prepare_subcommand_kwargs("test"), "datamodule": data})
-        results.folder = None if folder == Path(self.trainer.default_root_dir) else folder
 
     def _take(self, task: GeoPixTask, *, init: bool) -> None:
         """Check a checkpoint before anything expensive starts; take the weights where a new training begins with them."""

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from geopix.curriculum import Curriculum
 from geopix.data.module import GeoPixData
-from geopix.evaluation.numbers import is_count
+from geopix.evaluation.names import is_count
 from geopix.evaluation.outcome import own_truth
 from geopix.evaluation.scores import own_masks
 from geopix.pictures import contact_sheet, curves, panel, to_rgb
@@ -37,9 +37,7 @@ class AnswerPictures(Callback):
         """Draw what is still wanted."""
         self._draw(batch, outputs)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Draw what is still wanted."""
         self._draw(batch, outputs)
 

@@ -20,6 +20,7 @@ from geopix.data.source import Source
 from geopix.evaluation.folder import Result, write_result
 from geopix.evaluation.journal import Journal
 from geopix.evaluation.outcome import Outcome
+from geopix.evaluation.ranks import everywhere
 from geopix.task import GeoPixTask
 from geopix.types import Batch
 
@@ -43,6 +44,7 @@ class Results(Callback):
         self.folder, self.resamples, self.pictures, self.resume, self.java = folder, resamples, pictures, resume, java
         self._journal: Journal | None = None
         self._earlier: tuple[Outcome, ...] = ()
+        self._scored: set[int] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find what an interrupted test has scored, before anything is read."""
@@ -51,10 +53,8 @@ class Results(Callback):
         task, data, source = _parts(trainer, pl_module)
         task.scores.keep = True
         self._journal = Journal(self._folder(trainer), {**self._said(trainer, task, source), "batch": data.eval_batch_size}, trainer.global_rank)
-        if not self.resume:
-            self._journal.remove()
-        earlier = self._journal.open()
-        self._earlier = earlier.outcomes
+        earlier = self._journal.open(resume=self.resume)
+        self._earlier, self._scored = earlier.outcomes, set(earlier.done)
         done = earlier.done if len(earlier.done) < (source.count or 0) else frozenset(sorted(earlier.done)[: -data.eval_batch_size])
         data.leave_out(done)
         if trainer.is_global_zero and earlier.other:
@@ -69,6 +69,7 @@ class Results(Callback):
         images = data.test_batch(batch_idx)
         task.scores.place(dict(zip(batch.keys, images, strict=True)))
         self._journal.add(images, task.scores.fresh)
+        self._scored.update(images)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put together what was scored now and before; the task counts it next."""
@@ -82,6 +83,8 @@ class Results(Callback):
         outcomes, counted = task.scores.gathered, task.scores.table
         data.leave_out(frozenset())
         self._earlier = ()
+        scored = len(set().union(*everywhere(self._scored)))
+        part = [f"only {scored} of {source.count} images were scored (trainer.limit_test_batches?): this is no result of the whole set"]
         if trainer.is_global_zero:
             said = self._said(trainer, task, source)
             about = {
@@ -92,7 +95,7 @@ class Results(Callback):
                 "checkpoint": _checkpoint(trainer),
                 "config_sha256": said["config"],
             }
-            result = Result(task.protocol, source.title, about, tuple(outcomes), tuple(source.remarks))
+            result = Result(task.protocol, source.title, about, tuple(outcomes), (*(part if scored != source.count else ()), *source.remarks))
             folder = self._folder(trainer)
             print(write_result(folder, result, source, table=counted, resamples=self.resamples, pictures=self.pictures, java=self.java))
         trainer.strategy.barrier("results")

@@ -3,13 +3,14 @@
     geopix data fetch
     geopix data fetch refsegrs --out data/refsegrs
 
-Downloads resume where they stopped, and the hub's library compares every file with the checksum that the hub keeps of it. Only repositories of the
-authors themselves are named: copies by others may differ, and a wrong address is worse than none.
+Downloads resume where they stopped, and every file is compared with the checksum that the hub keeps of it. Only repositories of
+the authors themselves are named: copies by others may differ, and a wrong address is worse than none.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -85,7 +86,8 @@ def fetch(name: str, out: Path) -> Path:
     """Download a data set into a folder; a second call goes on where the first stopped.
 
     Raises:
-        ValueError: for an unknown name, one that has to be got by hand, or where there is no network or no permission.
+        ValueError: for an unknown name, one that has to be got by hand, where there is no network or no permission, and for files that are not what the
+            hub says; those are removed, so that the next call fetches them anew.
     """
     known = {address.name: address for address in ADDRESSES}
     if name not in known:
@@ -95,14 +97,77 @@ def fetch(name: str, out: Path) -> Path:
         raise ValueError(f"{name} has to be got by hand: {address.note}. Its licence: {address.licence}. Then: geopix data convert.")
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise ValueError(f"HF_HUB_OFFLINE=1 forbids to fetch {name} from the hub ({address.repository}); unset it, or copy the files to {out} by hand.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # the second is of its client, whichever it uses: a line that breaks
 
+    damaged = []
     try:
-        return Path(snapshot_download(address.repository, repo_type="dataset", local_dir=out))
-    except (HfHubHTTPError, OSError) as error:
+        listed = HfApi().dataset_info(address.repository, files_metadata=True)
+        for file in listed.siblings or ():
+            found = _Listed(address.repository, str(listed.sha), file.rfilename, file.size or 0, file.blob_id, file.lfs.sha256 if file.lfs else None)
+            damaged += [] if _got(found, out / file.rfilename) else [file.rfilename]
+    except (HfHubHTTPError, HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{address.repository} could not be fetched into {out}: {reason}. What is there is kept; the same command goes on from it.") from error
+    if damaged:
+        raise ValueError(
+            f"{len(damaged)} files of {address.repository} were not what the hub lists: {damaged[:8]}. They are removed; the same command fetches them anew."
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A file as the hub lists it: ``sha256`` of large files, and of others git's hash, ``blob``."""
+
+    repository: str
+    revision: str
+    name: str
+    size: int
+    blob: str | None
+    sha256: str | None
+
+
+def _got(file: _Listed, path: Path) -> bool:
+    """Whether a file is there as the hub lists it, now or before. What of it was there already is not asked for again.
+
+    The hub's own library begins each file anew in every process and compares sizes alone; some of these files have ten gigabytes.
+    """
+    if path.is_file() and _as_listed(path, file):
+        return True
+    part = path.with_name(f"{path.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.is_file() else 0
+    if have < file.size or not have:
+        _go_on(file, part, have)
+    if not _as_listed(part, file):
+        part.unlink()
+        return False
+    part.replace(path)
+    return True
+
+
+def _go_on(file: _Listed, part: Path, have: int) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    url = hf_hub_url(file.repository, file.name, repo_type="dataset", revision=file.revision)
+    headers = build_hf_headers() | ({"Range": f"bytes={have}-"} if have else {})
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=60) as response:
+        hf_raise_for_status(response)
+        with part.open("ab" if response.status_code == 206 else "wb") as out:
+            for chunk in response.iter_bytes(1 << 20):
+                out.write(chunk)
+
+
+def _as_listed(path: Path, file: _Listed) -> bool:
+    """Whether a file has the hash that the hub keeps; git's SHA-1 begins with the kind and the length."""
+    with path.open("rb") as content:
+        if file.sha256 is not None:
+            return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
+        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+        digest.update(content.read())
+    return file.blob is None or digest.hexdigest() == file.blob
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -58,12 +58,17 @@ class _Batches:
 
 
 class _Dealt:
-    """Indices of an evaluation in batches that no number of ranks changes, dealt out in turn. What was done before is left out."""
+    """Indices of an evaluation in batches that no number of ranks changes, dealt out in turn. What was done before is left out.
 
-    def __init__(self, total: int, size: int, rank: int, world: int, done: frozenset[int]) -> None:
+    Args:
+        none_idle: where there are fewer batches than ranks, those without one read the last too: when scoring, no rank may miss what all ranks do
+            together at the end, and what is scored twice is counted once.
+    """
+
+    def __init__(self, total: int, size: int, rank: int, world: int, done: frozenset[int], *, none_idle: bool) -> None:
         whole = (range(start, min(start + size, total)) for start in range(0, total, size))
         left = [batch for each in whole if (batch := [index for index in each if index not in done])]
-        self.batches = left[rank::world]
+        self.batches = left[rank::world] or (left[-1:] if none_idle else [])
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -200,7 +205,7 @@ class GeoPixData(LightningDataModule):
         source = self.sources[name]
         assert source is not None
         assert source.count is not None
-        return _Dealt(source.count, self.eval_batch_size, rank, world, self._done if name == "test" else frozenset())
+        return _Dealt(source.count, self.eval_batch_size, rank, world, self._done if name == "test" else frozenset(), none_idle=name != "predict")
 
     def _loader(self, samples: Dataset[Sample], batches: _Batches | _Dealt, *, join: int) -> DataLoader[Sample]:
         return DataLoader(

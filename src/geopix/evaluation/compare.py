@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geopix.evaluation.folder import Result, read_result
-from geopix.evaluation.numbers import Interval, differences, is_count, numbers
+from geopix.evaluation.names import is_count
+from geopix.evaluation.numbers import Interval, differences, numbers
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def score_predictions(path: Path, source: Source, protocol: Protocol, families: 
     if not asked:
         raise ValueError(f"{source.title} asks nothing{f' of {families}' if families else ''}; there is nothing to score.")
     problems = _keys(path, given, asked)
+    writes = any("[SEG]" in answer for line in given.values() for answer in _answers(line))  # a program that never writes it has no words for its masks
     outcomes = []
     for key, (position, question) in asked.items() if not problems else ():
         line = given[key]
@@ -69,11 +70,13 @@ def score_predictions(path: Path, source: Source, protocol: Protocol, families: 
         if wrong:
             problems += wrong[:1]
             continue
-        answers = line.get("answers") or [line.get("answer", "")]
+        answers = _answers(line)
+        if not answers and question.task.startswith("segment/"):
+            answers = [""] * len(question.prompts)
         if len(answers) != len(question.prompts):
             problems.append(f"{key}: {len(answers)} answers for {len(question.prompts)} questions")
             continue
-        outcome = judge(question, answers, _logits(masks, question), protocol, writes=any("[SEG]" in answer for answer in answers), keep=True)
+        outcome = judge(question, answers, _logits(masks, question), protocol, writes=writes, keep=True)
         outcomes.append(replace(outcome, position=position))
     if problems:
         more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -104,6 +107,11 @@ def _read(path: Path) -> dict[str, Any]:
     if twice:
         raise ValueError(f"{path} answers {len(set(twice))} questions twice, such as {sorted(set(twice))[:_SHOWN]}; keep one line of each.")
     return given
+
+
+def _answers(line: Mapping[str, Any]) -> list[str]:
+    """What a line says, turn by turn; empty where it says nothing."""
+    return list(line.get("answers") or ([line["answer"]] if "answer" in line else []))
 
 
 def _keys(path: Path, given: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

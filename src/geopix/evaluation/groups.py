@@ -123,7 +123,7 @@ def _count_confidence(outcome: Outcome, add: Callable[[str, Score, Tensor, str],
         stated, true = torch.tensor(expected, dtype=torch.float64).unbind(1)
         add("quality", quality_scores, quality_sums(stated, true), outcome.image)
     if outcome.presence:
-        there = torch.full((len(outcome.presence),), outcome.targets > 0)
+        there = torch.arange(len(outcome.presence)) < outcome.targets  # a mask beyond those asked for is of nothing
         add("presence", presence_scores, presence_sums(torch.tensor(outcome.presence, dtype=torch.float64), there), outcome.image)
     if outcome.kind == "grounded":
         ious = torch.tensor(outcome.grounded, dtype=torch.float64)

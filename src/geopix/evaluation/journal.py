@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from geopix.evaluation.outcome import Outcome, from_json
+from geopix.evaluation.ranks import everywhere, wait
 
 
 @dataclass(frozen=True)
@@ -47,26 +46,28 @@ class Journal:
         """This rank's file."""
         return self.folder / f"journal-{self.rank}.jsonl"
 
-    def open(self) -> Earlier:
-        """Read what all ranks have left, and start anew with it. Every rank must call this."""
+    def open(self, *, resume: bool = True) -> Earlier:
+        """Read what all ranks have left, on whichever machine, and start anew with it. Every rank must call this.
+
+        Args:
+            resume: use what is there; otherwise it is forgotten.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines: dict[str, dict[str, Any]] = {}
+        mine: list[str] = []
         other = False
-        for path in sorted(self.folder.glob("journal-*.jsonl")):
+        for path in sorted(self.folder.glob("journal-*.jsonl")) if resume else ():
             head, *rest = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]
             other |= head != self._head
-            lines |= {line: json.loads(line) for line in rest} if head == self._head else {}
-        _wait()
-        if self.rank == 0:
-            self._write([self._head, *lines])
-        _wait()
-        if self.rank:
-            self._write([self._head])
-        for stale in self.folder.glob("journal-*.jsonl") if self.rank == 0 else ():
-            if int(stale.stem.partition("-")[2]) >= _world():
-                stale.unlink()
-        found = [from_json(outcome) for line in lines.values() for outcome in line["outcomes"]]
-        return Earlier(frozenset(image for line in lines.values() for image in line["images"]), tuple(found), other)
+            mine += rest if head == self._head else []
+        told = everywhere((mine, other))  # folders of several machines need not be one
+        lines = list(dict.fromkeys(line for part, _ in told for line in part))
+        for path in self.folder.glob("journal-*.jsonl") if self.rank == 0 else ():
+            path.unlink()
+        wait()
+        self._write([self._head, *(lines if self.rank == 0 else [])])
+        read = [json.loads(line) for line in lines]
+        found = [from_json(outcome) for line in read for outcome in line["outcomes"]]
+        return Earlier(frozenset(image for line in read for image in line["images"]), tuple(found), any(another for _, another in told))
 
     def add(self, images: Sequence[int], outcomes: Sequence[Outcome]) -> None:
         """Note a batch: positions of its images, and what became of their dialogues."""
@@ -81,12 +82,3 @@ class Journal:
         part = self.path.with_suffix(".part")
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         os.replace(part, self.path)
-
-
-def _wait() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def _world() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1

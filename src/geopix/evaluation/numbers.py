@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from geopix.evaluation.groups import Group, Table
+from geopix.evaluation.names import is_count, is_detail
 from geopix.evaluation.protocols import Protocol
 
 RESAMPLES = 1000
@@ -62,17 +63,6 @@ def weights(num: int, resamples: int, seed: int) -> Iterator[Float64[Tensor, "r 
         count = min(_CHUNK, resamples - start)
         drawn = torch.randint(num, (count, num), generator=generator)
         yield torch.zeros(count, num, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(count, num, dtype=torch.float64))
-
-
-def is_count(name: str) -> bool:
-    """Whether a score only says how many things were scored. ``vqa/count`` is no such one: it is the accuracy of counting questions."""
-    family, _, score = name.removeprefix("val/").rpartition("/")
-    return (score == "count" and family != "vqa") or score.endswith("_num") or score.startswith("num_")
-
-
-def is_detail(name: str) -> bool:
-    """Whether a score is about a single class or size."""
-    return name.startswith(("class/", "size/"))
 
 
 def _resampled(table: Table, protocol: Protocol, resamples: int, seed: int) -> dict[str, Float64[Tensor, " r"]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from geopix.evaluation.numbers import is_count
+from geopix.evaluation.names import is_count
 from geopix.evaluation.outcome import FAMILIES, SEGMENT_KINDS, Outcome
 from geopix.evaluation.pictures import extremes, worth
 from geopix.evaluation.protocols import PROTOCOLS, Protocol

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from geopix.data.frame import to_own_frame
 from geopix.evaluation.groups import Table, tabulate
-from geopix.evaluation.numbers import is_detail, numbers
+from geopix.evaluation.names import is_detail
+from geopix.evaluation.numbers import numbers
 from geopix.evaluation.outcome import Outcome, Question, judge, pixel_counts, questions
 from geopix.evaluation.protocols import PROTOCOLS, ProtocolName
+from geopix.evaluation.ranks import everywhere
 from geopix.metrics.pixels import score_dialogue
 from geopix.types import Batch, Prediction
 
@@ -92,11 +94,7 @@ class Scores:
 
 def gathered(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Outcomes of all ranks in one order that no cutting into ranks and batches changes; what was scored twice is kept once."""
-    parts = [list(outcomes)]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(parts, list(outcomes))
-    found = {outcome.key: outcome for part in parts for outcome in part}
+    found = {outcome.key: outcome for part in everywhere(list(outcomes)) for outcome in part}
     return sorted(found.values(), key=lambda outcome: [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", outcome.key)])
 
 

@@ -60,22 +60,6 @@ def read_metrics(folder: Path, benchmarks: Sequence[str]) -> dict[str, float] | 
     return found
 
 
-def plain(name: str) -> str:
-    """A score's name without benchmark and verb.
-
-    Example:
-        >>> plain("rrsis_d:single/giou"), plain("val/single/giou")
-        ('single/giou', 'single/giou')
-    """
-    return name.rpartition(":")[2].removeprefix("val/")
-
-
-def is_count(name: str) -> bool:
-    """Whether a score only says how many things were scored; ``vqa/count`` is the accuracy of counting questions."""
-    family, _, last = plain(name).rpartition("/")
-    return (last == "count" and family != "vqa") or last.endswith("_num") or last.startswith("num_")
-
-
 def forget_metrics(folder: Path) -> None:
     """Remove the numbers of earlier tests."""
     for path in [folder / METRICS, *folder.glob(f"*/{METRICS}")]:

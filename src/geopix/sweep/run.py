@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from geopix.evaluation.names import is_count, plain
 from geopix.sweep.folder import (
     COMMAND,
     FAILED,
@@ -23,9 +24,7 @@ from geopix.sweep.folder import (
     finished,
     forget_metrics,
     holds,
-    is_count,
     locked,
-    plain,
     read_json,
     read_metrics,
     read_validations,

@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from geopix.sweep.folder import is_count, plain, read_json, replace
+from geopix.evaluation.names import is_count, plain
+from geopix.sweep.folder import read_json, replace
 from geopix.sweep.plan import Trial, is_seed, labels, short
 
 PLAN = "sweep.json"
