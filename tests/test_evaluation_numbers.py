@@ -6,7 +6,7 @@ import torch
 
 from geopix.evaluation.groups import Group, Table, tabulate
 from geopix.evaluation.names import is_count
-from geopix.evaluation.numbers import differences, intervals, numbers, weights
+from geopix.evaluation.numbers import differences, intervals, mean_numbers, numbers, weights
 from geopix.evaluation.outcome import Outcome, Pair
 from geopix.evaluation.protocols import PROTOCOLS
 
@@ -70,16 +70,43 @@ def test_a_difference_is_paired() -> None:
         pair = each.pairs[0]
         better.append(outcome(int(each.image), int(each.key.rpartition("#")[2]), min(pair.intersection + 1, pair.union), pair.union))
     first, second = tabulate(worse, RULE), tabulate(better[::-1], RULE)
-    low, high = differences(first, second, RULE, resamples=300)["single/giou"]
+    low, high = differences([first], [second], RULE, resamples=300)["single/giou"]
     assert 0 < low < high
     alone = intervals(first, RULE, resamples=300)["single/giou"]
     assert high - low < (alone[1] - alone[0]) / 2, "images that are hard for both must not widen the interval"
-    assert differences(first, first, RULE, resamples=50)["single/giou"] == (0.0, 0.0)
+    assert differences([first], [first], RULE, resamples=50)["single/giou"] == (0.0, 0.0)
+
+
+def test_a_difference_over_seeds_equals_a_bootstrap_written_out() -> None:
+    one, two = [tabulate(some(seed), RULE) for seed in (1, 2, 3)], [tabulate(some(seed), RULE) for seed in (4, 5, 6)]
+    images, count = one[0].images, 100
+    drawn, often = next(weights(len(images), count, 0)).numpy(), next(weights(3, count, 1)).numpy()
+
+    def giou(tables: list[Table], row: int) -> float:
+        total = 0.0
+        for table, times in zip(tables, often[row], strict=True):
+            sums = next(group for group in table.groups if group.name == "single").sums.numpy()
+            order = [table.images.index(image) for image in images]
+            total += times * float(next(group for group in table.groups if group.name == "single").scores(torch.from_numpy(drawn[row] @ sums[order]))["giou"])
+        return total / 3
+
+    expected = np.quantile([giou(two, row) - giou(one, row) for row in range(count)], [0.025, 0.975])
+    assert differences(one, two, RULE, resamples=count)["single/giou"] == pytest.approx(tuple(expected))
+    wider, narrower = (differences(a, b, RULE, resamples=400)["single/giou"] for a, b in ((one, two), (one, [one[1], one[2], one[0]])))
+    assert narrower[0] < 0 < narrower[1], "the same three trainings in another order do not differ"
+    assert wider[1] > wider[0]
+    assert mean_numbers(one, RULE)["single/giou"] == pytest.approx(np.mean([numbers(table, RULE)["single/giou"] for table in one]))
+
+
+def test_seeds_are_compared_one_by_one() -> None:
+    table = tabulate(some(0), RULE)
+    with pytest.raises(ValueError, match="seed by seed, but there are 1 on one side and 2"):
+        differences([table], [table, table], RULE)
 
 
 def test_runs_on_other_images_are_not_compared() -> None:
     with pytest.raises(ValueError, match="scored in one of them only"):
-        differences(tabulate(some(0, 3), RULE), tabulate(some(0, 4), RULE), RULE)
+        differences([tabulate(some(0, 3), RULE)], [tabulate(some(0, 4), RULE)], RULE)
 
 
 def test_nothing_scored_gives_no_numbers() -> None:

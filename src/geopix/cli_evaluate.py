@@ -51,6 +51,7 @@ def _score_options() -> argparse.ArgumentParser:
 def _compare_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("geopix compare", description="Tests of the same data side by side, with the paired bootstrap of their differences.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of geopix test or geopix score; differences are to the first")
+    parser.add_argument("--seeds", type=int, default=1, help="every so many runs in a row are one model with other seeds: their mean (default: 1)")
     parser.add_argument("--metric", nargs="*", default=[], help="these scores alone, or all that begin so, such as single/")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
@@ -94,9 +95,11 @@ def _compare(words: list[str]) -> int:
 
     from geopix.evaluation.compare import as_markdown, as_text, compare
 
-    rows = [row for row in compare(said.runs, resamples=said.resamples) if not said.metric or row.name.startswith(tuple(said.metric))]
+    rows = [row for row in compare(said.runs, seeds=said.seeds, resamples=said.resamples) if not said.metric or row.name.startswith(tuple(said.metric))]
     if not rows:
         raise ValueError(f"no score begins with {said.metric}.")
-    print((as_markdown if said.markdown else as_text)(rows, [str(run) for run in said.runs]))
-    print("\nin brackets: 95 % interval of the difference to the first run, over images drawn anew; marked where it excludes zero")
+    names = [str(run) + (f" and {said.seeds - 1} more" if said.seeds > 1 else "") for run in said.runs[:: said.seeds]]
+    print((as_markdown if said.markdown else as_text)(rows, names))
+    drawn = "images" if said.seeds == 1 else f"seeds and images ({said.seeds} seeds are few: a wider range is likely)"
+    print(f"\nin brackets: 95 % interval of the difference to the first, over {drawn} drawn anew; marked where it excludes zero")
     return OK

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from geopix.evaluation.folder import Result, read_result
 from geopix.evaluation.names import is_count
-from geopix.evaluation.numbers import Interval, differences, numbers
+from geopix.evaluation.numbers import Interval, differences, mean_numbers
 
 
 @dataclass(frozen=True)
 class Row:
-    """One score of all runs.
+    """One score of all models.
 
     Args:
         name: of the score.
-        values: by run; None where a run does not have it.
-        changes: interval of the difference to the first run, for each run after it; None where there is none.
+        values: by model; None where one does not have it.
+        changes: interval of the difference to the first model, for each after it; None where there is none.
     """
 
     name: str
@@ -26,21 +26,27 @@ class Row:
     changes: tuple[Interval | None, ...]
 
 
-def compare(folders: Sequence[Path], *, resamples: int = 1000) -> list[Row]:
+def compare(folders: Sequence[Path], *, seeds: int = 1, resamples: int = 1000) -> list[Row]:
     """Scores of several tests of the same data, and the paired bootstrap of their differences to the first.
 
+    Args:
+        seeds: every so many folders in a row are one model trained with other seeds, in the same order of seeds; its scores are means over them, and the
+            bootstrap draws seeds as well as images.
+
     Raises:
-        ValueError: for fewer than two runs, runs of different data or protocols, or a folder without a finished test.
+        ValueError: for fewer than two models, runs of different data or protocols, or a folder without a finished test.
     """
-    if len(folders) < 2:
-        raise ValueError(f"a comparison needs at least two runs; found {[str(folder) for folder in folders]}.")
+    if seeds < 1 or len(folders) % seeds or len(folders) < 2 * seeds:
+        each = f", of {seeds} runs each (--seeds {seeds})" if seeds > 1 else ""
+        raise ValueError(f"a comparison needs at least two models{each}; found {len(folders)} runs: {', '.join(map(str, folders)) or 'none'}.")
     results = [read_result(folder) for folder in folders]
     first = results[0]
     for folder, result in zip(folders[1:], results[1:], strict=True):
         _same(folders[0], first, folder, result)
     tables = [result.table() for result in results]
-    values = [numbers(table, result.rule) for table, result in zip(tables, results, strict=True)]
-    changes = [differences(tables[0], table, first.rule, resamples=resamples) for table in tables[1:]]
+    models = [tables[start : start + seeds] for start in range(0, len(tables), seeds)]
+    values = [mean_numbers(model, first.rule) for model in models]
+    changes = [differences(models[0], model, first.rule, resamples=resamples) for model in models[1:]]
     names = [name for name in dict.fromkeys(name for each in values for name in each) if not is_count(name)]
     return [Row(name, tuple(each.get(name) for each in values), tuple(each.get(name) for each in changes)) for name in sorted(names)]
 

@@ -33,27 +33,40 @@ def intervals(table: Table, protocol: Protocol, *, resamples: int = RESAMPLES, s
     out of that score's interval. Counts have none.
     """
     found: dict[str, Interval] = {}
-    for name, values in _resampled(table, protocol, resamples, seed).items():
+    for name, values in _resampled([table], protocol, resamples, seed).items():
         found[name] = _middle(values)
     return {name: interval for name, interval in found.items() if interval[0] == interval[0]}
 
 
-def differences(first: Table, second: Table, protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
-    """The middle 95 % of ``second - first`` when both are scored on the same drawn images.
+def mean_numbers(tables: Sequence[Table], protocol: Protocol) -> dict[str, float]:
+    """The mean of every score over trainings that differ in their seeds; a score that one of them lacks is left out."""
+    each = [numbers(table, protocol) for table in tables]
+    return {name: sum(found[name] for found in each) / len(each) for name in each[0] if all(name in found for found in each)}
+
+
+def differences(first: Sequence[Table], second: Sequence[Table], protocol: Protocol, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+    """The middle 95 % of ``second - first`` when both are scored on the same drawn images, and are means over the same drawn seeds.
+
+    Args:
+        first, second: a test for each seed, in the same order of seeds; one each for the luck of the images alone.
 
     Raises:
-        ValueError: unless both are about the same images.
+        ValueError: unless all are about the same images, and both have the same number of seeds.
     """
-    if set(first.images) != set(second.images):
-        raise ValueError(
-            f"two runs are compared on the same images, but {len(set(first.images) ^ set(second.images))} were scored in one of them only; "
-            "test both on the same data."
-        )
-    order = {image: row for row, image in enumerate(second.images)}
-    rows = [order[image] for image in first.images]
-    same = Table(first.images, tuple(Group(group.name, group.sums[rows], group.scores) for group in second.groups))
-    before, after = (_resampled(table, protocol, resamples, seed) for table in (first, same))
+    if len(first) != len(second):
+        raise ValueError(f"trainings are compared seed by seed, but there are {len(first)} on one side and {len(second)} on the other.")
+    images = first[0].images
+    before, after = (_resampled([_ordered(table, images) for table in tables], protocol, resamples, seed) for tables in (first, second))
     return {name: _middle(after[name] - before[name]) for name in before if name in after}
+
+
+def _ordered(table: Table, images: tuple[str, ...]) -> Table:
+    """The table with its rows in the order of ``images``."""
+    if strange := set(table.images) ^ set(images):
+        raise ValueError(f"two runs are compared on the same images, but {len(strange)} were scored in one of them only; test both on the same data.")
+    order = {image: row for row, image in enumerate(table.images)}
+    rows = [order[image] for image in images]
+    return Table(images, tuple(Group(group.name, group.sums[rows], group.scores) for group in table.groups))
 
 
 def weights(num: int, resamples: int, seed: int) -> Iterator[Float64[Tensor, "r n"]]:
@@ -65,13 +78,20 @@ def weights(num: int, resamples: int, seed: int) -> Iterator[Float64[Tensor, "r 
         yield torch.zeros(count, num, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(count, num, dtype=torch.float64))
 
 
-def _resampled(table: Table, protocol: Protocol, resamples: int, seed: int) -> dict[str, Float64[Tensor, " r"]]:
+def _resampled(tables: Sequence[Table], protocol: Protocol, resamples: int, seed: int) -> dict[str, Float64[Tensor, " r"]]:
+    """Each score in each resample, as the mean over drawn tables; all tables are about the same images in the same order."""
     parts: dict[str, list[Tensor]] = {}
-    for drawn in weights(len(table.images), resamples, seed) if table.images else ():
-        for group in table.groups:
-            for name, values in _scores(group, drawn @ group.sums, protocol).items():
-                if not is_count(name):
-                    parts.setdefault(name, []).append(values)
+    images = tables[0].images
+    for drawn, often in zip(weights(len(images), resamples, seed), weights(len(tables), resamples, seed + 1), strict=True) if images else ():
+        means: dict[str, list[Tensor]] = {}
+        for table in tables:
+            for group in table.groups:
+                for name, values in _scores(group, drawn @ group.sums, protocol).items():
+                    if not is_count(name):
+                        means.setdefault(name, []).append(values)
+        for name, each in means.items():
+            if len(each) == len(tables):
+                parts.setdefault(name, []).append((torch.stack(each, dim=1) * often).sum(1) / len(tables))
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
