@@ -83,19 +83,19 @@ def picture(root: Path = ROOT) -> str:
     return f"![Questions, true masks and the masks that the quickstart's model drew]({PICTURE})" if (root / PICTURE).is_file() else ""
 
 
-def written(readme: str, **sections: str) -> str:
-    """The text of README with its sections replaced.
+def written(page: str, **sections: str) -> str:
+    """The text of a page with its sections replaced.
 
     Raises:
         ValueError: unless it has the marks of each, once and in order.
     """
     for name, text in sections.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
-            raise ValueError(f"README.md must hold {begin} and {end}, once each and in this order.")
-        before, after = readme.split(begin)[0], readme.split(end)[1]
-        readme = before + "\n".join(line for line in (begin, text, end) if line) + after
-    return readme
+        if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+            raise ValueError(f"the page must hold {begin} and {end}, once each and in this order.")
+        before, after = page.split(begin)[0], page.split(end)[1]
+        page = before + "\n".join(line for line in (begin, text, end) if line) + after
+    return page
 
 
 def main() -> None:

@@ -1,6 +1,9 @@
-"""The diagnosis of masks and memories: what a mask fits, and what repairing it would win."""
+"""What is made of the trials of an ablation: what masks fit, where a model is better than another, and the page of tables."""
 
 from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +11,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from benchmarks.ablation.diagnose import judge
+from benchmarks.ablation.tables import PAGE, sections
+from benchmarks.ablation.where import buckets, instances
+from benchmarks.readme_numbers import written
+from geopix.data.scenes import Scenes
+from geopix.evaluation.outcome import Outcome, Pair
 
 
 def box(top: int, left: int, height: int = 4, width: int = 4) -> Bool[Tensor, "h w"]:
@@ -37,3 +45,37 @@ def test_what_a_mask_fits(drawn: Bool[Tensor, "h w"], cause: str, iou: float, ou
     found = judge(drawn, ASKED, THINGS)
     assert found.cause == cause
     assert (found.iou, found.outline, found.pixels, found.chosen) == pytest.approx((iou, outline, pixels, chosen))
+
+
+def asked(number: int, name: str, area: int, image: str = "easy-test-000000") -> Outcome:
+    return Outcome(
+        key=f"{image}#{number}", image=image, task="segment/single", size=(32, 32), prompts=("p",), expected=("e",), references=("e",), digest="d",
+        answers=("[SEG]",), drew=True, targets=1, written=1, pairs=(Pair(1, 2, area, (1, 2), name),),
+    )  # fmt: skip
+
+
+def test_questions_are_sorted_by_size_class_and_crowd() -> None:
+    outcomes = [asked(0, "ship", 20), asked(1, "ship", 200), asked(2, "ship", 200), asked(3, "plane", 20)]
+    words = replace(outcomes[0], key="words", task="vqa/count")
+    found = buckets([*outcomes, words], {"easy-test-000000": Counter(ship=4, plane=1)})
+    numbers = {name: sorted(int(key.rpartition("#")[2]) for key in keys) for name, keys in found.items()}
+    assert numbers == {
+        "all": [0, 1, 2, 3],
+        "tiny": [0, 3],
+        "small": [1, 2],
+        "a class of the rarest quarter": [3],
+        "another class": [0, 1, 2],
+        "one of 4 or more": [0, 1, 2],
+        "alone of its class": [3],
+    }
+
+
+def test_things_of_a_scene_are_counted_by_class() -> None:
+    counted = instances({"easy-test-000003"})["easy-test-000003"]
+    assert counted == Counter(instance.name for instance in Scenes("easy", "test").scene(3).instances)
+    assert counted.total() > 0
+
+
+def test_the_page_holds_the_results() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page, **sections(page)), "run python -m benchmarks.ablation.tables"

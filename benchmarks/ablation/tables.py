@@ -1,0 +1,78 @@
+"""Write the tables of docs/ablation.md from the results in benchmarks/ablation/results, between their marks.
+
+    python -m benchmarks.ablation.tables            # rewrite the page
+    python -m benchmarks.ablation.tables --check    # fail unless it is up to date
+
+A folder of results is a sweep's (its tables are made by geopix sweep); texts beside it are printed as they are: ``NAME.md`` by geopix compare --markdown,
+``NAME.txt`` by benchmarks.ablation.diagnose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.readme_numbers import written
+from geopix.sweep.table import Gathered, as_markdown, gather, groups, summary_rows
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parent / "results"
+PAGE = ROOT / "docs" / "ablation.md"
+WORDS_TOO = ("single/giou", "multi/giou", "group/giou", "absent/n_acc", "absent/t_acc", "vqa/oa", "caption/cider_d")
+SHOWN: Mapping[str, Sequence[str]] = {
+    "memory": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc"),
+    "unseen": ("single/giou", "multi/giou", "group/giou"),
+    "training": WORDS_TOO,
+    "decoder": ("single/giou", "multi/giou", "group/giou", "boundary/giou"),
+    "vision": WORDS_TOO,
+}
+COSTLY = ("decoder", "vision")
+"""Tables with parameters and minutes."""
+
+
+def table(found: Gathered, metrics: Sequence[str], costs: bool) -> str:
+    """What ended, and a row for each variant: mean, deviation over seeds and number of trials of each metric."""
+    rows = summary_rows(found, metrics)
+    if costs:
+        rows[0] += ["parameters", "minutes"]
+        for row, trials in zip(rows[1:], groups(found).values(), strict=True):
+            ended = [found.results[trial.name] for trial in trials if found.state(trial) == "done"]
+            row += [f"{ended[0]['parameters']:,}" if ended else "", f"{fmean(each['seconds'] for each in ended) / 60:.1f}" if ended else ""]
+    rows = [rows[0], *(row for row in rows[1:] if not row[1].startswith("0 of"))]
+    return f"{len(found.whole)} of {len(found.trials)} trials have ended.\n\n{as_markdown(rows)}"
+
+
+def sections(page: str) -> dict[str, str]:
+    """The text for every pair of marks in the page."""
+    names = [line.removeprefix("<!-- ").removesuffix(":begin -->") for line in page.splitlines() if line.startswith("<!-- ") and line.endswith(":begin -->")]
+    return {name: _section(name) for name in names}
+
+
+def _section(name: str) -> str:
+    if (folder := RESULTS / name).is_dir():
+        return table(gather(folder), SHOWN[name], name in COSTLY).rstrip()
+    if (said := RESULTS / f"{name}.md").is_file():
+        return said.read_text(encoding="utf-8").strip()
+    if (said := RESULTS / f"{name}.txt").is_file():
+        return f"```text\n{said.read_text(encoding='utf-8').strip()}\n```"
+    return "*No trial has ended yet.*"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m benchmarks.ablation.tables", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail unless the page is up to date")
+    given = parser.parse_args()
+    now = PAGE.read_text(encoding="utf-8")
+    wanted = written(now, **sections(now))
+    if given.check and now != wanted:
+        sys.exit("docs/ablation.md is not up to date; run python -m benchmarks.ablation.tables")
+    if not given.check:
+        PAGE.write_text(wanted, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
