@@ -100,6 +100,6 @@ def _compare(words: list[str]) -> int:
         raise ValueError(f"no score begins with {said.metric}.")
     names = [str(run) + (f" and {said.seeds - 1} more" if said.seeds > 1 else "") for run in said.runs[:: said.seeds]]
     print((as_markdown if said.markdown else as_text)(rows, names))
-    drawn = "images" if said.seeds == 1 else f"seeds and images ({said.seeds} seeds are few: a wider range is likely)"
-    print(f"\nin brackets: 95 % interval of the difference to the first, over {drawn} drawn anew; marked where it excludes zero")
+    drawn = "images drawn anew" if said.seeds == 1 else f"seeds and images drawn anew (of {said.seeds} seeds the range comes out too narrow)"
+    print(f"\nin brackets: 95 % interval of the difference to the first, over {drawn}; marked where it excludes zero")
     return OK
