@@ -1,7 +1,7 @@
 """Write the numbers of benchmarks/results/*.json and the quickstart's picture into README.md, between their marks.
 
-    python benchmarks/readme_numbers.py            # rewrite README.md
-    python benchmarks/readme_numbers.py --check    # fail unless it is up to date
+python benchmarks/readme_numbers.py            # rewrite README.md
+python benchmarks/readme_numbers.py --check    # fail unless it is up to date
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +99,27 @@ def written(page: str, **sections: str) -> str:
     return page
 
 
+def rewrite(page: Path, sections: Callable[[str], Mapping[str, str]], command: str) -> None:
+    """The command line of a script that writes sections of a page.
+
+    Args:
+        sections: from the page as it is.
+        command: what runs the script.
+    """
+    parser = argparse.ArgumentParser(command, description=f"Write the numbers of {page.name} from the committed results.", allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help=f"change nothing; fail unless {page.name} is up to date")
+    given = parser.parse_args()
+    now = page.read_text(encoding="utf-8")
+    wanted = written(now, **sections(now))
+    if given.check and now != wanted:
+        sys.exit(f"{page.name} is not up to date; run {command}")
+    if not given.check:
+        page.write_text(wanted, encoding="utf-8")
+
+
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("python benchmarks/readme_numbers.py", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail unless README.md is up to date")
-    given = parser.parse_args()
-    now = README.read_text(encoding="utf-8")
-    wanted = written(now, picture=picture(), numbers=section(results()))
-    if given.check and now != wanted:
-        sys.exit("README.md is not up to date; run python benchmarks/readme_numbers.py")
-    if not given.check:
-        README.write_text(wanted, encoding="utf-8")
+    rewrite(README, lambda _: {"picture": picture(), "numbers": section(results())}, "python benchmarks/readme_numbers.py")
 
 
 if __name__ == "__main__":

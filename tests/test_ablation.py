@@ -71,8 +71,8 @@ def test_questions_are_sorted_by_size_class_and_crowd() -> None:
 
 
 def test_things_of_a_scene_are_counted_by_class() -> None:
-    counted = instances({"easy-test-000003"})["easy-test-000003"]
-    assert counted == Counter(instance.name for instance in Scenes("easy", "test").scene(3).instances)
+    counted = instances({"easy-test-000003": 96})["easy-test-000003"]
+    assert counted == Counter(instance.name for instance in Scenes("easy", "test", 96).scene(3).instances)
     assert counted.total() > 0
 
 

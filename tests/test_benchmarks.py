@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,28 @@ def test_questions_are_handed_out_and_answers_scored_and_compared(small: Path, t
     assert before == after, "the same two runs in another order have the same mean"
     assert "over seeds and images" in said.out
     assert "at least two models, of 2 runs each" in message("compare", tmp_path / "yes", tmp_path / "no", "--seeds", 2)
+
+
+def test_seeds_that_do_not_belong_together_are_refused(small: Path, tmp_path: Path) -> None:
+    geopix("score", "--benchmark", small, "--questions", tmp_path / "q.jsonl")
+    asked = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    lines = [{"key": each["key"], "answers": ["no"] * len(each["prompts"]), "masks": []} for each in asked]
+    (tmp_path / "no.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert geopix("score", tmp_path / "no.jsonl", "--benchmark", small, "--pictures", 1, "--resamples", 20).code == 0
+    runs = {}
+    for model in "ab":
+        for seed in (0, 1, 2):
+            runs[f"{model}{seed}"] = shutil.copytree(tmp_path / "no", tmp_path / f"{model}{seed}")
+            metrics = runs[f"{model}{seed}"] / "metrics.json"
+            metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"seed": seed}))
+
+    def two(*names: str) -> list[object]:
+        return ["compare", *(runs[name] for name in names), "--seeds", 2, "--resamples", 20]
+
+    assert geopix(*two("a0", "a1", "b0", "b1")).code == 0
+    assert "have the seeds [0, 0]" in message(*two("a0", "b0", "a1", "b1"))
+    assert "have the seeds [0, 2], the first 2 runs [0, 1]" in message(*two("a0", "a1", "b0", "b2"))
+    assert "have the seeds [1, 0]" in message(*two("a0", "a1", "b1", "b0"))
 
 
 def test_mistakes_are_told_before_anything_is_tested(small: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def watched(task: GeoPixTask, change: Callable[[Tensor, Tensor], Tensor]) -> Ite
 
 
 def inferred(task: GeoPixTask, source: Scenes) -> float:
-    """Share of the true answers' prompts from which the memory infers the right class."""
+    """Share of the true answers' prompts from which the memory infers the right class; its vocabulary must hold some."""
     right = Counter[bool]()
     for start in range(0, source.count or 0, 30):
         batch = collate([source.sample(index, truth=True) for index in range(start, min(start + 30, source.count or 0))])
@@ -150,12 +150,14 @@ def tell_reading(task: GeoPixTask, source: Scenes) -> None:
     readings = {}
     with watched(task, note):
         readings["class unknown"] = giou(task, source)
-    readings["class named"] = giou(task, source, "generate_named")
-    readings["class misnamed"] = giou(task, source, "generate_misnamed")
+    if task.net.classes:
+        readings["class named"] = giou(task, source, "generate_named")
+        readings["class misnamed"] = giou(task, source, "generate_misnamed")
     with watched(task, lambda before, _: before):
         readings["its change left out"] = giou(task, source)
-    print(f"\n{type(task.net.memory).__name__} infers the class of {inferred(task, source):.1%} of the prompts and changes the features by ", end="")
-    print(f"{sum(shares) / len(shares):.1%} of their norm\n\n{'the memory reads':<20}  gIoU")
+    infers = f"infers the class of {inferred(task, source):.1%} of the prompts" if task.net.classes else "has no classes"
+    print(f"\n{type(task.net.memory).__name__} {infers} and changes the features by {sum(shares) / len(shares):.1%} of their norm")
+    print(f"\n{'the memory reads':<20}  gIoU")
     for name, value in readings.items():
         print(f"{name:<20}  {value:.3f}")
 

@@ -9,13 +9,11 @@ A folder of results is a sweep's (its tables are made by geopix sweep); texts be
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.readme_numbers import written
+from benchmarks.readme_numbers import rewrite
 from geopix.sweep.table import Gathered, as_markdown, gather, groups, summary_rows
 
 ROOT = Path(__file__).parents[2]
@@ -63,15 +61,7 @@ def _section(name: str) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks.ablation.tables", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail unless the page is up to date")
-    given = parser.parse_args()
-    now = PAGE.read_text(encoding="utf-8")
-    wanted = written(now, **sections(now))
-    if given.check and now != wanted:
-        sys.exit("docs/ablation.md is not up to date; run python -m benchmarks.ablation.tables")
-    if not given.check:
-        PAGE.write_text(wanted, encoding="utf-8")
+    rewrite(PAGE, sections, "python -m benchmarks.ablation.tables")
 
 
 if __name__ == "__main__":

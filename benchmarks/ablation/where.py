@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablation.where runs/ablation/memory/seed=*,memory=null runs/ablation/memory/seed=*,memory=classwise_small --seeds 3
 
-Runs are tests of scenes. Prints gIoU of both, and the 95 % interval of the difference over seeds and images.
+Runs are tests of scenes (seed 0, as in every configuration). Prints gIoU of both, and the 95 % interval of the difference over seeds and images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from geopix.data.scenes import Scenes
-from geopix.evaluation.folder import Result, read_result
+from geopix.evaluation.compare import read_alike
+from geopix.evaluation.folder import Result
 from geopix.evaluation.numbers import differences, mean_numbers
 from geopix.evaluation.outcome import Outcome
 from geopix.metrics.masks import SIZE_BUCKETS, size_bucket
@@ -45,12 +46,16 @@ def buckets(outcomes: Sequence[Outcome], same: Mapping[str, Counter[str]]) -> di
     return found
 
 
-def instances(images: set[str]) -> dict[str, Counter[str]]:
-    """How many things of each class a scene shows, by the key of its image (``level-split-index``)."""
+def instances(images: Mapping[str, int]) -> dict[str, Counter[str]]:
+    """How many things of each class a scene shows, by the key of its image (``level-split-index``).
+
+    Args:
+        images: the size in pixels of each image.
+    """
     found = {}
-    for image in images:
+    for image, size in images.items():
         level, split, index = image.rsplit("-", 2)
-        found[image] = Counter(instance.name for instance in Scenes(level, split).scene(int(index)).instances)  # type: ignore[arg-type]
+        found[image] = Counter(instance.name for instance in Scenes(level, split, size).scene(int(index)).instances)  # type: ignore[arg-type]
     return found
 
 
@@ -62,9 +67,11 @@ def main() -> None:
     said = parser.parse_args()
     if len(said.runs) != 2 * said.seeds:
         parser.error(f"two models of {said.seeds} runs each are compared (--seeds); found {len(said.runs)} runs")
-    results = [read_result(run) for run in said.runs]
+    results = read_alike(said.runs, seeds=said.seeds)
     outcomes = results[0].outcomes
-    kept = buckets(outcomes, instances({outcome.image for outcome in outcomes}))
+    if not results[0].data.startswith("scenes ") or not results[0].data.endswith("seed 0"):
+        parser.error(f"things are counted in scenes of seed 0; {said.runs[0]} is a test of {results[0].data}")
+    kept = buckets(outcomes, instances({outcome.image: outcome.size[0] for outcome in outcomes}))
 
     def part(result: Result, keys: set[str]) -> Result:
         return replace(result, outcomes=tuple(outcome for outcome in result.outcomes if outcome.key in keys))

@@ -39,16 +39,33 @@ def compare(folders: Sequence[Path], *, seeds: int = 1, resamples: int = 1000) -
     if seeds < 1 or len(folders) % seeds or len(folders) < 2 * seeds:
         each = f", of {seeds} runs each (--seeds {seeds})" if seeds > 1 else ""
         raise ValueError(f"a comparison needs at least two models{each}; found {len(folders)} runs: {', '.join(map(str, folders)) or 'none'}.")
-    results = [read_result(folder) for folder in folders]
-    first = results[0]
-    for folder, result in zip(folders[1:], results[1:], strict=True):
-        _same(folders[0], first, folder, result)
-    tables = [result.table() for result in results]
+    results = read_alike(folders, seeds=seeds)
+    rule, tables = results[0].rule, [result.table() for result in results]
     models = [tables[start : start + seeds] for start in range(0, len(tables), seeds)]
-    values = [mean_numbers(model, first.rule) for model in models]
-    changes = [differences(models[0], model, first.rule, resamples=resamples) for model in models[1:]]
+    values = [mean_numbers(model, rule) for model in models]
+    changes = [differences(models[0], model, rule, resamples=resamples) for model in models[1:]]
     names = [name for name in dict.fromkeys(name for each in values for name in each) if not is_count(name)]
     return [Row(name, tuple(each.get(name) for each in values), tuple(each.get(name) for each in changes)) for name in sorted(names)]
+
+
+def read_alike(folders: Sequence[Path], *, seeds: int = 1) -> list[Result]:
+    """Results that may be compared: of the same data by the same protocol, each model with the same seeds in the same order.
+
+    Raises:
+        ValueError: where they are not, or a folder holds no finished test.
+    """
+    results = [read_result(folder) for folder in folders]
+    for folder, result in zip(folders[1:], results[1:], strict=True):
+        _same(folders[0], results[0], folder, result)
+    known = [result.said.get("seed") for result in results]
+    for start in range(0, len(known), seeds):
+        model, first = known[start : start + seeds], known[:seeds]
+        if seeds > 1 and None not in (*model, *first) and (model != first or len(set(model)) < seeds):
+            raise ValueError(
+                f"{folders[start]} and the {seeds - 1} after it have the seeds {model}, the first {seeds} runs {first}; "
+                f"with --seeds {seeds} all runs of a model stand together, one for each seed, and every model has the same seeds in the same order."
+            )
+    return results
 
 
 def as_markdown(rows: Sequence[Row], names: Sequence[str]) -> str:
