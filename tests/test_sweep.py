@@ -60,6 +60,27 @@ def test_what_has_ended_is_not_run_again(tmp_path: Path) -> None:
     assert calls(tmp_path)[6:] == ["seed=3: fit", "seed=3: test --ckpt_path last"]
 
 
+def test_a_trial_that_another_sweep_has_run_is_taken_from_there(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    small(one)
+    words = ("--config", TINY, "--vary", "seed_everything", 1, 5, "--vary", "model.net.memory", "null", "geopix.memory.classwise.ClasswiseMemory")
+    base = "null" if "memory: null" in (one / "seed=1" / "trial.yaml").read_text(encoding="utf-8") else "ClasswiseMemory"
+    assert f"in {one / 'seed=1.json'}" in sweep(*words, "--output", two, "--reuse", one, "--dry_run").out
+    assert not list(two.glob("*.json")), "a dry run writes nothing"
+    said = sweep(*words, "--output", two, "--reuse", one)
+    assert f"seed=1,memory={base}: the same as {one / 'seed=1.json'}" in said.out
+    assert "3 of 4 trials are to be run" in said.out
+    assert not any(line.startswith(f"seed=1,memory={base}") for line in calls(two))
+    result = json.loads((two / f"seed=1,memory={base}.json").read_text(encoding="utf-8"))
+    before = json.loads((one / "seed=1.json").read_text(encoding="utf-8"))
+    assert result["axes"]["seed_everything"] == "1"
+    assert result["metrics"] == before["metrics"]
+    assert result["reused"] == str(one / "seed=1.json")
+    assert "0 of 4 trials are to be run" in sweep(*words, "--output", two).out
+    assert "holds no result of a trial" in refused(*words, "--output", two, "--reuse", tmp_path / "none")
+    assert "3 of 4 trials are to be run" not in sweep(*words, "--output", tmp_path / "more", "--reuse", one, "--no-test").out, "a test is no validation"
+
+
 def test_a_failed_trial_stops_nothing_and_is_told_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "fail-1").touch()
     said = small(tmp_path, code=1)

@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--trial", action="append", default=[], metavar="NAME", help="only this trial; may be repeated")
     made.add_argument("--retry_failed", action="store_true", help="run failed trials again, from their last checkpoints")
     made.add_argument("--keep_results", action="store_true", help="count results as they are, although they were made with other values than now")
+    made.add_argument("--reuse", action="append", type=Path, default=[], metavar="FOLDER", help="another sweep's results, for trials of the same configuration")
     made.add_argument("--dry_run", action="store_true", help="check everything, show the trials with their states and commands, and stop")
     made.add_argument("--jobs", type=int, metavar="N", help="trials at a time (1; with --ray: as many as fit)")
     made.add_argument("--ray", metavar="ADDRESS", help='run on a Ray cluster: "auto", HOST:PORT, or "local" to start one here (extra: geopix[sweep])')
@@ -103,10 +104,16 @@ def _sweep(said: argparse.Namespace, rest: Sequence[str], program: Sequence[str]
     print(f"{len(trials)} trials in {output}; their configurations are being checked", flush=True)
     jobs = _jobs(plan, said, output, program)
     states = {name: _state(job, results, said) for name, job in jobs.items()}
+    elsewhere = _reused([jobs[trial.name] for trial in wanted if states[trial.name] != "finished"], said)
     if said.dry_run:
+        states |= {name: f"in {result['reused']}" for name, result in elsewhere.items()}
         print(as_text([["trial", "state", "command"], *([job.name, states[job.name], f"geopix fit {shlex.join(job.command)}"] for job in jobs.values())]))
         return OK
     write_plan(results, [axis.key for axis in plan.axes], trials, _asked(said, rest))
+    for name, result in elsewhere.items():
+        replace(results / f"{name}.json", json.dumps(result, indent=1) + "\n")
+        states[name] = "finished"
+        print(f"{name}: the same as {result['reused']}, which stands for it")
     todo = [jobs[trial.name] for trial in wanted if states[trial.name] not in ("finished", *(() if said.retry_failed else ("failed",)))]
     failures = [{"name": trial.name, **(read_json(jobs[trial.name].folder / FAILED) or {})} for trial in wanted if states[trial.name] == "failed"]
     failures = [] if said.retry_failed else failures
@@ -210,6 +217,12 @@ def _state(job: Job, results: Path, said: argparse.Namespace) -> str:
     measured = result["measured"] == ("test" if job.test else "last validation")
     whole = measured if result["state"] == "done" else bool(said.asha)
     return "finished" if whole else state(job.folder, job.text, test=job.test, benchmarks=job.benchmarks)
+
+
+def _reused(jobs: Sequence[Job], said: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    from geopix.sweep.reuse import reused
+
+    return reused(jobs, said.reuse)
 
 
 def _outcomes(jobs: Sequence[Job], said: argparse.Namespace, count: int) -> Iterator[dict[str, Any]]:
