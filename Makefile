@@ -44,4 +44,4 @@ $(BIN)/python:
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then echo "geopix needs Python 3.11 or newer; none of python3.11 ... python3 is. Say which: make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
-	echo "making $(VENV) with $$found; installing takes some minutes and 6 GB"; $$found -m venv $(VENV)
+	echo "making $(VENV) with $$found; installing takes some minutes and 7 GB"; $$found -m venv $(VENV)

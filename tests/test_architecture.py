@@ -29,11 +29,12 @@ FLOORS = {
     "typeset": BASE,
     "zoo": {"", "contracts"},  # imports the families by their names, to find what extends a contract
     "pictures": {"typeset"},
-    "outputs": {"pictures", "rle", "types"},
+    "polygons": BASE,
+    "outputs": {"pictures", "polygons", "rle", "types"},
     "evaluation": {"", "data", "metrics", "pictures", "rle", "types"},
     "task": {"", "losses", "model", "evaluation", "types", "checkpoint"},
     "curriculum": {"data", "task"},
-    "predictions": {"data", "evaluation", "outputs", "pictures", "types"},
+    "predictions": {"data", "evaluation", "outputs", "pictures", "task", "types"},
     "monitor": {"curriculum", "data", "evaluation", "pictures", "task", "types"},
     "results": {"", "checkpoint", "data", "evaluation", "task", "types"},
     "sweep": {"", "cli", "evaluation"},  # runs the command line, so it stands above it

@@ -102,10 +102,12 @@ def test_questions_are_handed_out_and_answers_scored_and_compared(small: Path, t
     before, after = said.out.splitlines()[1].split()[1:3]
     assert before == after, "the same two runs in another order have the same mean"
     assert "over seeds and images" in said.out
+    for verb, short in (("compare", "--resample"), ("score", "--fam")):
+        assert f"unrecognized arguments: {short}" in geopix(verb, tmp_path / "yes", *(("--benchmark", small) if verb == "score" else ()), short, 20).err
     assert "at least two models, of 2 runs each" in message("compare", tmp_path / "yes", tmp_path / "no", "--seeds", 2)
 
 
-def test_seeds_that_do_not_belong_together_are_refused(small: Path, tmp_path: Path) -> None:
+def test_runs_that_do_not_belong_together_are_refused(small: Path, tmp_path: Path) -> None:
     geopix("score", "--benchmark", small, "--questions", tmp_path / "q.jsonl")
     asked = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
     lines = [{"key": each["key"], "answers": ["no"] * len(each["prompts"]), "masks": []} for each in asked]
@@ -117,6 +119,15 @@ def test_seeds_that_do_not_belong_together_are_refused(small: Path, tmp_path: Pa
             runs[f"{model}{seed}"] = shutil.copytree(tmp_path / "no", tmp_path / f"{model}{seed}")
             metrics = runs[f"{model}{seed}"] / "metrics.json"
             metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"seed": seed}))
+
+    metrics = runs["b0"] / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"protocol": "generate_named"}))
+    told = geopix("compare", runs["a0"], runs["b0"], "--resamples", 20).out.splitlines()[0]
+    assert f"{runs['a0']} (generate)" in told, "only what the memory is told differs, and the table says what"
+    assert f"{runs['b0']} (generate_named)" in told
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"protocol": "peers/rmsin"}))
+    assert "was scored by the protocol generate" in message("compare", runs["a0"], runs["b0"])
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"protocol": "generate"}))
 
     def two(*names: str) -> list[object]:
         return ["compare", *(runs[name] for name in names), "--seeds", 2, "--resamples", 20]
@@ -147,5 +158,6 @@ def test_what_an_ablation_varies_is_accepted(path: Path) -> None:
     said = geopix("fit", *base, "--config", path, "--print_config")
     assert said.code == 0, said.err
     config = yaml.safe_load(said.out)
-    assert sum(stage["samples"] for stage in config["trainer"]["callbacks"][0]["init_args"]["stages"]) == 9600, "trials of one table have one budget"
+    budget = 48000 if path.parent.name == "full" else 9600
+    assert sum(stage["samples"] for stage in config["trainer"]["callbacks"][0]["init_args"]["stages"]) == budget, "trials of one table have one budget"
     assert config["model"]["net"]["decoder"]["init_args"].get("evidence") is None, "every mask is drawn"

@@ -11,7 +11,9 @@ import torch
 import yaml
 
 from geopix.checkpoint import CheckpointError, read_checkpoint, use_own_options
+from geopix.llms.hf import HFLanguageModel, LoRA
 from geopix.task import GeoPixTask
+from tests import tiny as parts
 from tests.commands import ROOT, TINY, geopix, message, tiny
 
 KILLER = """
@@ -116,7 +118,7 @@ def test_the_manifest_says_what_it_is(trained: Path) -> None:
     assert said["samples"] == 16
     assert said["stage"] == "segment"
     assert said["classes"] == ["ship", "plane", "building"]
-    assert (said["bands"], said["seg_tokens"]) == (3, 6)
+    assert (said["bands"], said["seg_tokens"], said["size"]) == (3, 6, 64)
     assert any(name.startswith("net.decoder.") for name in said["trained"])
     assert set(said["trained"]) <= set(last(trained)["state_dict"])
 
@@ -177,6 +179,12 @@ def test_the_users_value_wins_over_the_checkpoints(form: str, trained: Path, tmp
     assert "runs with 5" in said.out
     row = next(line for line in said.err.splitlines() if "model.max_new_tokens" in line)
     assert row.split() == ["model.max_new_tokens", "8", "5"]
+
+
+def test_another_size_than_in_training_is_told(trained: Path) -> None:
+    said = tiny("test", trained, "--ckpt_path", "last", "--data.test.size", 96)
+    row = next(line for line in said.err.splitlines() if "data.test.size" in line)
+    assert row.split() == ["data.test.size", "64", "96"]
 
 
 SPY = """
@@ -283,3 +291,13 @@ def test_a_saved_configuration_serves_every_verb(trained: Path) -> None:
     said = geopix("test", "--config", trained / "config.yaml", "--ckpt_path", "last")
     assert said.code == 0, said.err
     assert "single/giou" in said.out
+
+
+def test_a_checkpoint_holds_no_frozen_matrix_under_a_second_name() -> None:
+    net = parts.model()
+    net.llm = HFLanguageModel({**parts.LLAMA, "tie_word_embeddings": True}, tokenizer=parts.tokenizer(), lora=LoRA(targets=("q_proj",), rank=2))
+    task = GeoPixTask(net)
+    checkpoint = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    rows = net.llm.lm.get_input_embeddings().weight.shape
+    assert not [name for name, value in checkpoint["state_dict"].items() if getattr(value, "shape", None) == rows]

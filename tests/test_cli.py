@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from geopix.cli_errors import tell
 from tests.commands import ROOT, TINY, geopix, message
@@ -163,6 +164,46 @@ def test_mistakes_of_a_worker_are_told_and_defects_are_not() -> None:
     assert tell(RuntimeError("shapes")) is None
 
 
+def test_a_list_of_problems_is_told_in_full_and_what_is_cut_is_counted(tmp_path: Path) -> None:
+    lines = "".join(f'{{"image": "missing{number}.png", "key": "k{number}", "split": "train", "dialogues": []}}\n' for number in range(40))
+    (tmp_path / "records.jsonl").write_text(lines, encoding="utf-8")
+    real = ("--data.train", "geopix.data.instruct.RealImages", "--data.train.path", tmp_path / "records.jsonl", "--data.train.size", 64)
+    said = geopix("fit", "--config", TINY, "--trainer.default_root_dir", tmp_path, *real)
+    assert (said.code, said.err.count("does not exist")) == (3, 40)
+    inner = 'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "/x/lightning/pytorch/a.py", line 3, in f\n'
+    told = str(tell(ValueError(inner + "ValueError: first" + "\nmore" * 20)))
+    assert "... and 7 more lines; GEOPIX_TRACE=1 shows all" in told
+
+
+def test_answers_that_nothing_writes_are_not_computed(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    words = ["--data.predict", "geopix.data.ask.Ask", "--data.predict.images", tmp_path / "a.png", "--data.predict.prompts", "ship?"]
+    words += ["--allow_random", "true", "--trainer.default_root_dir", tmp_path / "run", "--trainer.callbacks", "null"]
+    told = message("predict", "--config", TINY, *words)
+    assert "predict would keep none of its answers" in told
+    added = told.partition("next      ")[2].split()
+    assert geopix("predict", "--config", TINY, *words, *added).code == 0
+    assert (tmp_path / "run" / "predictions" / "answers.jsonl").is_file()
+
+
+def test_a_value_of_another_type_is_told_where_it_was_given(tmp_path: Path) -> None:
+    scenes = "class_path: geopix.data.scenes.Scenes, init_args:"
+    wrong = f"data:\n  train: {{{scenes} {{size: wide}}}}\n  val: {{{scenes} {{count: 2,\n    size: 64}}}}\n"
+    (tmp_path / "wrong.yaml").write_text(wrong, encoding="utf-8")
+    (tmp_path / "part.yaml").write_text("class_path: geopix.data.scenes.Scenes\ninit_args:\n  split: val\n  size: wide\n", encoding="utf-8")
+    (tmp_path / "outer.yaml").write_text("data:\n  batch_size: 4\n  val: part.yaml\n", encoding="utf-8")
+    base = ("fit", "--config", TINY)
+    for args, where in (
+        (("--config", tmp_path / "wrong.yaml"), f"data.train.size   {tmp_path / 'wrong.yaml'}:2"),
+        (("--config", tmp_path / "wrong.yaml", "--data.batch_size", 4), f"data.train.size   {tmp_path / 'wrong.yaml'}:2"),
+        (("--config", tmp_path / "outer.yaml"), f"data.val.size   {tmp_path / 'part.yaml'}:4"),
+        (("--data.val", tmp_path / "part.yaml"), f"data.val.size   {tmp_path / 'part.yaml'}:4"),
+        (("--data.train.size", "wide", "--data.batch_size", 4), "--data.train.size (command line)"),
+    ):
+        told = message(*base, *args)
+        assert f"  where     {where}\n  found     wide\n  expected  int" in told, told
+
+
 def test_what_a_part_keeps_from_the_part_before_is_said(tmp_path: Path) -> None:
     (tmp_path / "llm.yaml").write_text("class_path: geopix.llms.hf.HFLanguageModel\ninit_args: {source: nowhere/model, seg_tokens: 2}\n", encoding="utf-8")
     said = geopix("test", "--config", TINY, "--model.net.llm", tmp_path / "llm.yaml", "--model.net.decoder", ROOT / "configs/decoder/dot.yaml")
@@ -189,3 +230,18 @@ print(before, fresh_pages())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True, cwd=ROOT)
     before, after = map(int, done.stdout.split())
     assert after < 0.1 * before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--trainer.precision", "bf16-true"), ["trainer.precision bf16-true is not supported", "bf16-mixed"]),
+        (("--trainer.strategy", "fsdp"), ["trainer.strategy fsdp is not supported", "ddp_find_unused_parameters_true"]),
+        (("--trainer.max_epochs", 2), ["trainer.max_epochs is 2, but a training is one pass"]),
+        (("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 1), ["val_check_interval is 1 batches", "Take 2."]),
+    ],
+)
+def test_what_would_train_otherwise_than_it_looks_is_refused(words: tuple[object, ...], said: list[str], tmp_path: Path) -> None:
+    told = message("fit", "--config", TINY, "--trainer.default_root_dir", tmp_path, *words, code=3 if "epochs" in str(words[0]) else 2)
+    for each in said:
+        assert each in told

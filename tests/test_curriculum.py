@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from geopix.curriculum import Curriculum, Stage
+from geopix.curriculum import Curriculum, Stage, _rest
 from geopix.data.module import GeoPixData
 from geopix.decoders.dot import DotDecoder
 from geopix.task import GeoPixTask
@@ -100,6 +100,9 @@ def test_what_a_constructor_froze_stays_frozen(tmp_path: Path) -> None:
     [
         (Stage("x", 4, train=["llm.*", "decodr.*"]), r"stage 'x' trains 'decodr\.\*', which matches no trainable parameter; the trainable parts are"),
         (Stage("x", 4, loss={"bxe": 1.0}), r"unknown loss weight \['bxe'\]"),
+        (Stage("x", 4, data={"segmnt": 1.0}), r"stage 'x' asks for 'segmnt', which is no task; did you mean 'segment'"),
+        (Stage("x", 4, data={"words": 1.0}), r"stage 'x' asks for 'words', which is no task; expected \['caption', 'refer', 'segment', 'vqa'\]"),
+        (Stage("x", 1), r"stage 'x' is passed over: no step of 4 samples .* begins among its 1 from number 6 on"),
     ],
 )
 def test_a_wrong_name_is_told_before_training(tmp_path: Path, stage: Stage, said: str) -> None:
@@ -112,6 +115,70 @@ def test_what_is_no_curriculum() -> None:
         Curriculum([])
     with pytest.raises(ValueError, match="stage 'x' has 0 samples"):
         Curriculum([Stage("x", 0)])
+    for wrong in (Stage("x", 9, warmup=100.0), Stage("x", 9, decay_to=-1.0), Stage("x", 9, learning_rate=-1.0)):
+        with pytest.raises(ValueError, match="stage 'x' has warmup"):
+            Curriculum([wrong])
+
+
+def test_a_scheduler_beside_a_curriculum_is_refused(tmp_path: Path) -> None:
+    task = new_task()
+    task.scheduler = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    with pytest.raises(ValueError, match=r"model\.scheduler is set beside a curriculum"):
+        fit(tmp_path, [READ], task)
+
+
+def test_a_second_epoch_is_refused(tmp_path: Path) -> None:
+    for settings in ({"max_epochs": 2}, {"max_epochs": -1, "max_steps": 9}):
+        with pytest.raises(ValueError, match="a training is one pass over its 8 samples"):
+            toys.trainer(tmp_path, Curriculum([SEGMENT]), **settings).fit(new_task(), datamodule=GeoPixData(toys.Toys(), batch_size=4))
+    trainer = toys.trainer(tmp_path, Curriculum([SEGMENT]), max_epochs=-1, max_steps=1)
+    trainer.fit(new_task(), datamodule=GeoPixData(toys.Toys(), batch_size=4))
+    assert trainer.global_step == 1
+
+
+def test_a_stage_begins_with_an_optimizer_step(tmp_path: Path) -> None:
+    task, watch = new_task(), Watch()
+    trainer = toys.trainer(tmp_path, Curriculum([Stage("one", 6, train=["llm.*"]), Stage("all", 10)]), watch, accumulate_grad_batches=2)
+    trainer.fit(task, datamodule=GeoPixData(toys.Toys(), batch_size=2))
+    assert [step["learns"] == {"llm"} for step in watch.steps] == [True] * 4 + [False] * 4, "the fourth batch shares the step of the third"
+
+
+def test_what_rests_has_no_dropout_but_checkpoints(tmp_path: Path) -> None:
+    class Tower(torch.nn.Module):
+        """Keeps its frozen half in evaluation mode, as encoders with adapters do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen, self.adapter = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout()), torch.nn.Linear(2, 2)
+            self.frozen.requires_grad_(False)
+            self.frozen[0].extra = torch.nn.Linear(2, 2)  # an adapter inside
+
+        def train(self, mode: bool = True) -> "Tower":
+            super().train(mode)
+            self.frozen.eval()
+            return self
+
+    class Parts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower, self.head = Tower(), torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+            self.layer = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+            self.layer.gradient_checkpointing = True
+
+    net = Parts()
+    managed = {id(parameter): parameter for parameter in net.parameters() if parameter.requires_grad}
+    _rest(net, set(managed), training=True, own=False)
+    assert net.head[1].training
+    assert net.tower.adapter.training
+    assert not any(module.training for module in net.tower.frozen.modules()), "what never trains is known by the part itself"
+    for parameter in managed.values():
+        parameter.requires_grad_(False)
+    next(net.tower.adapter.parameters()).requires_grad_(True)
+    _rest(net, set(managed), training=True, own=False)
+    assert not net.head[1].training
+    assert net.tower.adapter.training
+    assert net.layer.training, "transformers checkpoints activations in training mode alone"
+    assert not net.layer[1].training
 
 
 def test_fewer_samples_than_a_step(tmp_path: Path) -> None:

@@ -76,3 +76,12 @@ def test_training_images_change_and_nothing_else_does(tmp_path: Path) -> None:
             and each.name != "images"
         )  # fmt: skip
     assert not torch.equal(one[0].images - plain[0].images, one[1].images - plain[1].images)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_what_a_step_draws_besides_has_nothing_to_do_with_how_images_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds, started = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: (seeds.append(seed), started(seed))[1])
+    task = GeoPixTask(tiny.model(decoder=DotDecoder))
+    toys.trainer(tmp_path).fit(task, datamodule=GeoPixData(toys.Toys(), samples=4, batch_size=2, appearance=Appearance(), seed=0))
+    assert len(seeds) == len(set(seeds)) == 4, "one for each of two steps, one for each of two batches"

@@ -19,6 +19,8 @@ from geopix.data import schema
 from geopix.data.instruct import InstructRecords
 from geopix.data.quality import report
 from geopix.data.quality.fix import fix_file
+from geopix.data.quality.leaks import near_pairs
+from geopix.data.quality.pictures import look_at
 from geopix.data.quality.report import Findings
 from geopix.data.quality.survey import survey
 from geopix.rle import encode_rle
@@ -202,6 +204,22 @@ def test_leaks_between_splits_and_between_files(folder: Path) -> None:
     both = survey([write(folder, *test, name="test.jsonl"), write(folder, *(e | {"split": None} for e in train), name="train.jsonl")], workers=1)
     assert [len(findings.problems) for findings in both] == [0, 3]
     assert kinds(write(folder, *(entry | {"split": "train"} for entry in [*train, *test]))) == {}, "within a split nothing leaks"
+
+
+@pytest.mark.parametrize("nodata", [-9999.0, -3.4e38])
+def test_gaps_make_no_image_like_another(tmp_path: Path, nodata: float) -> None:
+    for number in range(10):
+        picture(tmp_path / f"{number}.png", number)
+        values = np.asarray(Image.open(tmp_path / f"{number}.png"), dtype=np.float32).transpose(2, 0, 1) / 100
+        values[:, :, :12] = nodata
+        place = {"crs": "EPSG:32636", "transform": rasterio.transform.from_origin(5, 6, 1, 1), "nodata": nodata}
+        with rasterio.open(tmp_path / f"{number}.tif", "w", driver="GTiff", count=3, height=SIDE, width=SIDE, dtype="float32", **place) as file:
+            file.write(values)
+    looks = [look_at(tmp_path / f"{number}.tif") for number in range(10)]
+    assert all("image with nodata" in look.remarks for look in looks)
+    assert not any(look.perceptual is None for look in looks)
+    hashes = (np.array([getattr(look, name) for look in looks], dtype=np.uint64) for name in ("perceptual", "gradient"))
+    assert list(near_pairs(*hashes)) == []
 
 
 def test_fix_repairs_what_it_can_and_sets_the_rest_aside(folder: Path) -> None:

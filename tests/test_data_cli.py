@@ -132,6 +132,7 @@ def test_convert_warns_where_the_publication_counts_otherwise(toy: Path, caplog:
 
 
 def test_convert_refuses_what_it_cannot_do(toy: Path) -> None:
+    assert geopix("data", "convert", "toy", "--root", toy, "--spl", "test", "--out", toy / "toy.jsonl").code == 2, "options are written in full"
     said = geopix("data", "convert", "tyo", "--root", toy, "--out", toy / "x.jsonl")
     assert (said.code, "Did you mean" in said.err) == (2, True)
     assert geopix("data", "convert", "toy", "--root", toy).code == 2

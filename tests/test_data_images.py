@@ -1,14 +1,19 @@
 """Reading images: declared ranges, named bands, missing values, and files that are no images."""
 
+import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 
-from geopix.data.images import Scaling, image_size, read_image
+from geopix.data.build.measure import Limits, measure
+from geopix.data.images import Scaling, image_size, read_image, read_original
+from geopix.data.instruct import InstructRecords
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 PLACE = {"crs": "EPSG:32636", "transform": from_origin(500_000, 40_000, 0.5, 0.5)}
@@ -179,3 +184,84 @@ def test_a_window_of_a_georeferenced_image_lies_where_it_lies(tmp_path: Path) ->
     assert (here["transform"][2], here["transform"][5]) == (500020.0, 3999990.0)
     with pytest.raises(ValueError, match=r"60 x 40 pixels; the window \[50, 0, 20, 10\]"):
         read_image(tmp_path / "large.tif", None, Scaling(), window=[50, 0, 20, 10])
+
+
+@pytest.mark.parametrize("how", ["mask", "alpha"])
+def test_what_a_mask_or_alpha_leaves_out_is_missing(tmp_path: Path, how: str) -> None:
+    values = np.full((3 if how == "mask" else 4, 6, 8), 3000, dtype=np.uint16)
+    there = np.ones((6, 8), dtype=np.uint16)
+    there[:, :3] = 0
+    values[3:] = there
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = write(tmp_path / "a.tif", values, photometric="RGB", alpha="YES")
+        if how == "mask":
+            with rasterio.open(path, "r+") as file:
+                file.write_mask(there > 0)
+    for window in (None, [2, 1, 4, 3]):
+        image = read_original(path, None, Scaling(0, 3000), window)
+        expected = there > 0 if window is None else there[1:4, 2:6] > 0
+        assert np.array_equal(image.valid, expected)
+        assert np.array_equal(image.values, np.broadcast_to(expected, image.values.shape))
+    if how == "alpha":
+        assert read_original(path, [1, 4], Scaling(0, 3000)).valid.all(), "an alpha band that is read is a band like others"
+
+
+def test_a_pixel_has_data_where_any_band_has(tmp_path: Path) -> None:
+    values = np.full((2, 3, 3), 0.5, dtype=np.float32)
+    values[0, 0, 0], values[:, 1, 1] = np.nan, np.nan
+    valid = read_original(write(tmp_path / "a.tif", values), None, Scaling(0, 1)).valid
+    assert np.argwhere(~valid).tolist() == [[1, 1]]
+
+
+def test_a_grid_without_a_crs_is_kept(tmp_path: Path) -> None:
+    values = np.zeros((3, 8, 9), dtype=np.uint8)
+    _, place = read_image(write(tmp_path / "a.tif", values, crs=None), None, Scaling())
+    assert place == {"crs": "", "transform": (0.5, 0, 500_000, 0, -0.5, 40_000)}
+    assert measure({"image": "a.tif"}, lambda name: tmp_path / name, Limits()).gsd is None
+
+
+@pytest.mark.parametrize(("bend", "said"), [(0.0, "up to 0.00 pixels."), (12.0, "pixels, so what is drawn lies that far off")])
+def test_control_points_say_where_an_image_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture, bend: float, said: str) -> None:
+    grid = from_origin(500_000, 40_000, 0.5, 0.5)
+    places = [(row, column, *(grid * (column + bend * (row == column == 0), row))) for row in (0, 40) for column in (0, 60)]
+    points = [GroundControlPoint(row, column, x, y) for row, column, x, y in places]
+    path = write(tmp_path / "a.tif", np.zeros((3, 40, 60), dtype=np.uint8), transform=None, gcps=points)
+    with caplog.at_level(logging.INFO):
+        _, place = read_image(path, None, Scaling())
+        _, part = read_image(path, None, Scaling(), [10, 20, 5, 5])
+    (told,) = [record for record in caplog.records if "4 control points" in record.message]
+    assert said in told.message
+    assert (told.levelno == logging.WARNING) == (bend > 0)
+    assert place is not None
+    assert part is not None
+    assert rasterio.CRS.from_wkt(place["crs"]).to_epsg() == 32636
+    assert place["transform"] == pytest.approx(tuple(grid)[:6], abs=bend or 1e-6)
+    if not bend:
+        assert part["transform"][2::3] == pytest.approx((500_005, 39_990))
+
+
+def test_control_points_on_a_line_say_nothing_and_it_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    points = [GroundControlPoint(at, at, 500_000 + at, 40_000 - at) for at in (0, 5, 10)]
+    path = write(tmp_path / "a.tif", np.zeros((3, 40, 60), dtype=np.uint8), transform=None, gcps=points)
+    assert read_image(path, None, Scaling())[1] is None
+    assert "the 3 control points of" in caplog.text
+
+
+def test_a_record_says_where_its_image_lies_when_the_file_does_not(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 9, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    write(tmp_path / "b.tif", np.zeros((3, 8, 9), dtype=np.uint8))
+    said = {"crs": "EPSG:32637", "transform": [2, 0, 400_000, 0, -2, 50_000]}
+    talk = {"turns": [{"prompt": "[vqa] is it day?", "answer": "yes"}]}
+    records = [{"image": name, "georeference": said, "dialogues": [talk]} for name in ("a.png", "b.tif")]
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    given = InstructRecords(path, size=8)
+    given.check()
+    assert given.sample(0, False).georeference == {"crs": rasterio.CRS.from_epsg(32637).to_wkt(), "transform": tuple(said["transform"])}
+    own = given.sample(1, False).georeference
+    assert own is not None
+    assert own["transform"][0] == 0.5, "the file's own goes first"
+    assert measure(records[0], lambda name: tmp_path / name, Limits()).gsd == pytest.approx(2, rel=0.01)
+    path.write_text(json.dumps(records[0] | {"georeference": said | {"crs": "nowhere"}}))
+    with pytest.raises(ValueError, match=r"the georeference of a.png names a CRS that is not known: 'nowhere'"):
+        InstructRecords(path, size=8).check()

@@ -72,7 +72,7 @@ def test_a_key_is_found_without_reading_other_records(path: Path, monkeypatch: p
     records = InstructRecords(path, size=8, split="train")
     read = []
     monkeypatch.setattr(records, "_read", lambda row, of=records._read: read.append(row) or of(row))
-    assert records.original("k9")[0].name == "a.png"
+    assert records.original("k9").path.name == "a.png"
     assert set(read) == {9}
     with pytest.raises(KeyError, match="k1"):
         records.original("k1")

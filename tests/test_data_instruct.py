@@ -247,6 +247,17 @@ def test_as_a_source(folder: Path) -> None:
     assert len(batch.truth) == len(batch.masks)
 
 
+def test_all_that_a_source_is_read_with_identifies_it(folder: Path) -> None:
+    path = write(folder, record())
+    changes = [{"high": 200}, {"low": 1}, {"bands": [1]}, {"root": folder}, {"dialogues": 1}, {"seed": 1}, {"size": 64}, {"split": "train"}]
+    named = [RealImages(path, **change).identity for change in ({}, *changes)]
+    assert len(set(named)) == len(named)
+    assert RealImages(path).identity == named[0]
+    write(folder, record(key="b"))
+    assert RealImages(path).title == RealImages(path).identity.split(";")[0]
+    assert RealImages(path).identity != named[0], "the file was written again"
+
+
 def test_every_epoch_draws_other_dialogues_of_an_image(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "one.png")
     talks = [{"task": "vqa/count", "turns": [{"prompt": f"[vqa] question {number}?", "answer": str(number)}]} for number in range(12)]

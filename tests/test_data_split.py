@@ -144,3 +144,11 @@ def test_the_command(many: Path, tmp_path: Path) -> None:
         refused = geopix("data", "split", many, "--shares", *words, "--out", out)
         assert (refused.code, told in refused.err) == (2, True)
     assert geopix("data", "split", many, "--shares", "a=1", "--out", many).code == 2
+
+
+@pytest.mark.parametrize(("pattern", "words"), [("^s_.*", "has no group"), ("(", "is no regular expression")])
+def test_a_pattern_that_names_no_scene_is_refused_before_an_image_is_read(tmp_path: Path, pattern: str, words: str) -> None:
+    said = geopix("data", "split", tmp_path / "none.jsonl", "--shares", "a=1", "--by", "place", "--scene", pattern, "--out", tmp_path / "out.jsonl")
+    assert said.code == 2
+    assert said.err.startswith("geopix: argument --scene: ")
+    assert words in said.err

@@ -207,3 +207,11 @@ def test_nothing_names_a_registry_or_a_machine() -> None:
     for name in ("Makefile", "constraints.txt", "pyproject.toml", "mkdocs.yml", ".ci/run"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert not re.search(r"https?://|file://|index-url|find-links|/home/|/root/", text), name
+
+
+def test_the_page_of_metrics_names_every_score_of_the_committed_results() -> None:
+    read = [json.loads(path.read_text(encoding="utf-8"))["metrics"] for path in (ROOT / "benchmarks" / "results").glob("*.json")]
+    names = {name.split("/")[0] for metrics in read for name in metrics}
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert len(names) > 8
+    assert [name for name in sorted(names) if f"`{name}/" not in page] == []

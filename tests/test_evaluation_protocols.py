@@ -113,3 +113,9 @@ def test_another_truth_is_another_question() -> None:
     one = question(mask(slice(0, 4), slice(0, 8)))
     assert one.digest == question(mask(slice(0, 4), slice(0, 8))).digest
     assert len({one.digest, question(mask(slice(0, 4), slice(0, 9))).digest, replace(one, prompts=("the boat?",)).digest}) == 3
+
+
+def test_protocols_that_differ_only_in_what_the_memory_is_told_count_alike() -> None:
+    alike = {(one, two) for one in PROTOCOLS for two in PROTOCOLS if one < two and PROTOCOLS[one].counts_as(PROTOCOLS[two])}
+    told = ("generate", "generate_misnamed", "generate_named")
+    assert alike == {(told[0], told[1]), (told[0], told[2]), (told[1], told[2]), ("peers/lisa", "teacher_forced")}

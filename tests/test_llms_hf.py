@@ -17,6 +17,7 @@ from geopix.llms.hf import HFLanguageModel, LoRA
 from geopix.llms.template import Chat
 from geopix.llms.tokenizer import train_tokenizer
 from geopix.types import Tokens, Turn
+from tests import tiny
 
 LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 QWEN = {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 2, "tie_word_embeddings": True}
@@ -400,3 +401,12 @@ def test_yaml_can_say_all_of_it(source: object) -> None:
         assert len(built.seg_ids) == 2
         assert built.dim == 32
         assert built.lm.get_parameter("model.layers.0.self_attn.q_proj.lora_A.default.weight").shape == (2, 32)
+
+
+def test_weights_that_are_read_train_as_random_ones_do(tmp_path: Path) -> None:
+    """transformers reads models in evaluation mode, in which it would not checkpoint activations."""
+    built = tiny.TINY[HFLanguageModel]()
+    built.lm.save_pretrained(tmp_path)
+    built.chat.tokenizer.save_pretrained(tmp_path)
+    read = HFLanguageModel(tmp_path, gradient_checkpointing=True)
+    assert all(module.training for module in read.modules())

@@ -1,6 +1,7 @@
 """The whole model: reading and writing draw the same masks, and nothing that an answer holds reaches the question."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -282,3 +283,47 @@ def test_images_of_which_nothing_is_asked_give_no_loss_and_no_error() -> None:
     output = model(silent)
     assert output.logits.shape[0] == len(output.drawing.mask_logits) == 0
     assert all(int(count) == 0 and value.item() == 0 for value, count in loss_terms(output, silent.masks).values())
+
+
+def test_sides_that_strides_do_not_divide_are_refused() -> None:
+    model = tiny.model()
+    with pytest.raises(ValueError, match=r"images of 60 x 60 px do not divide into the cells of TimmEncoder, whose strides are \(4, 8\).*size to 64"):
+        model.encode(torch.rand(1, 3, 60, 60))
+
+
+def test_a_language_model_in_bfloat16_draws_with_a_decoder_in_float32() -> None:
+    llm = partial(HFLanguageModel, tiny.LLAMA, tokenizer=tiny.tokenizer(), dtype="bfloat16")
+    for decoder in (DotDecoder, MultiScaleDecoder):
+        model = GeoPixModel(tiny.TINY[TimmEncoder](), tiny.TINY[MLPConnector], llm(), tiny.TINY[decoder], tiny.TINY[ClasswiseMemory])
+        assert model(collate(samples())).drawing.mask_logits.dtype == torch.float32
+        assert ask(model.eval(), collate(samples())).drawing.mask_logits.dtype == torch.float32
+
+
+def test_a_model_of_words_alone_writes_no_seg(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = GeoPixModel(tiny.TINY[TimmEncoder](), tiny.TINY[MLPConnector], tiny.TINY[HFLanguageModel](), None).eval()
+    ids = [*model.llm.seg_ids, *model.llm.chat.encode(" yes")]
+    written = torch.tensor([ids, ids])
+    monkeypatch.setattr(model.llm, "generate", lambda embeds, attend, most: (written, torch.zeros(2, len(ids) + 1, model.llm.dim)))
+    prediction = model.generate(model.encode(torch.rand(1, 3, 64, 64)), [["[vqa] ship?"], ["[vqa] plane?"]], torch.tensor([0, 0]))
+    assert prediction.answers == (("yes",), ("yes",))
+    assert len(prediction.drawing.mask_logits) == 0
+
+
+def test_a_dialogue_that_is_too_long_names_its_images() -> None:
+    model = tiny.model()
+    model.llm.max_length = 20
+    with pytest.raises(ValueError, match=r"at most max_length = 20 tokens.*The batch holds the images toy-0, toy-1, toy-2"):
+        model(collate(samples()))
+
+
+def test_where_its_own_answers_grow_too_long_the_rest_is_left_unanswered(model: GeoPixModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [["[segment] the ship?", "[vqa] and now?", "[vqa] again?"], ["[vqa] a plane?", "[vqa] and now?"]]
+    seen, rows = model.encode(torch.rand(1, 3, 64, 64)), torch.tensor([0, 0])
+    plain = model.generate(seen, prompts, rows, max_new_tokens=3)
+    decode = model.llm.decode
+    monkeypatch.setattr(model.llm, "decode", lambda ids: ["ship " * 300, *decode(ids)[1:]])
+    monkeypatch.setattr(model.llm, "max_length", 300)
+    prediction = model.generate(seen, prompts, rows, max_new_tokens=3)
+    assert prediction.answers[0][1:] == ("", "")
+    assert prediction.answers[1][0] == plain.answers[1][0]
+    assert len(prediction.answers[1]) == 2

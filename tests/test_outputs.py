@@ -10,7 +10,8 @@ import torch
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds, transform_geom
 
-from geopix.outputs import Answered, AnswerWriter, split_turns, vectorise
+from geopix.outputs import Answered, AnswerWriter, split_turns
+from geopix.polygons import vectorise
 from geopix.rle import decode_rle
 from geopix.types import Georeference
 
@@ -40,7 +41,7 @@ def test_masks_come_back_equal_and_statuses_are_told_apart(tmp_path: Path) -> No
         "one",
         _image(),
         [
-            Answered("the tanks", "Here: [SEG], [SEG], [SEG].", masks, scores=(0.9, 0.8, 0.7)),
+            Answered("the tanks", "Here: [SEG], [SEG], [SEG].", masks, scores=tuple({"probability": value} for value in (0.9, 0.8, 0.7))),
             Answered("is there a ship?", "No.", blank[:0]),
             Answered("the plane", "It is [SEG].", blank),
             Answered("the pool", "It is [SEG].", single, labels=("pool",)),
@@ -56,7 +57,7 @@ def test_masks_come_back_equal_and_statuses_are_told_apart(tmp_path: Path) -> No
     assert torch.equal(torch.stack([decode_rle(rle) for rle in tanks["masks"]]), masks)
     assert tanks["area_px"] == masks.sum((1, 2)).tolist()
     assert tanks["labels"] == ["the tanks (1)", "the tanks (2)", "the tanks (3)"]
-    assert tanks["scores"] == [0.9, 0.8, 0.7]
+    assert [score["probability"] for score in tanks["scores"]] == [0.9, 0.8, 0.7]
     assert ship["masks"] == []
     assert plane["boxes"] == [None]
     assert (pool["boxes"], pool["area_px"], pool["labels"]) == ([[7, 5, 20, 9]], [52], ["pool"])
@@ -158,7 +159,7 @@ def test_earlier_answers_are_kept_unless_told(tmp_path: Path) -> None:
     AnswerWriter(tmp_path).write("a", _image(), some, georeference=place)
     (tmp_path / "mine.png").write_bytes(b"mine")
     before = (tmp_path / "answers.jsonl").read_text()
-    with pytest.raises(ValueError, match="--output, or say overwrite=True"):
+    with pytest.raises(ValueError, match=r"callbacks.output FOLDER, or say --trainer.callbacks.overwrite true"):
         AnswerWriter(tmp_path)
     assert (tmp_path / "answers.jsonl").read_text() == before
     writer = AnswerWriter(tmp_path, overwrite=True)
@@ -168,6 +169,28 @@ def test_earlier_answers_are_kept_unless_told(tmp_path: Path) -> None:
         writer.write("mine", _image(), none)
     assert (tmp_path / "mine.png").read_bytes() == b"mine"
     assert [line["key"] for line in _lines(tmp_path)] == ["b"]
+
+
+@pytest.mark.parametrize("when", ["picture", "line", "place"])
+def test_a_killed_run_stands_in_no_later_runs_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    some, place = [Answered("x", "[SEG]", _masks(1))], {"crs": UTM, "transform": NORTH_UP}
+    writer = AnswerWriter(tmp_path)
+    writer.write("a", _image(), some, georeference=place)
+    with monkeypatch.context() as patch:
+        patch.setattr({"picture": "geopix.outputs._write_geojson", "line": "geopix.outputs._records", "place": "pathlib.Path.replace"}[when], killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.write("b", _image(), some, georeference=place)
+    listed = {name for line in _lines(tmp_path) for name in line["files"].values()}
+    assert {path.name for path in tmp_path.iterdir()} <= listed | {"answers.jsonl", "unfinished.part"}
+    with (tmp_path / "answers.jsonl").open("a") as lines:
+        lines.write('{"key": "c", "image": nu')
+    again = AnswerWriter(tmp_path, overwrite=True)
+    for key in "abc":
+        again.write(key, _image(), some, georeference=place)
+    assert len(list(tmp_path.iterdir())) == 1 + 3 * 3
 
 
 def test_a_foreign_index_or_a_file_for_a_folder_is_refused(tmp_path: Path) -> None:

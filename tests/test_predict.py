@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from lightning.pytorch import Trainer
+import yaml
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
+from geopix.data import ask
 from geopix.data.ask import Ask
+from geopix.data.frame import letterbox
 from geopix.data.instruct import RealImages
 from geopix.data.module import GeoPixData
 from geopix.data.source import Source, collate
@@ -22,8 +25,10 @@ from geopix.model import GeoPixModel
 from geopix.predictions import WritePredictions, summary
 from geopix.rle import decode_rle
 from geopix.task import GeoPixTask
-from geopix.types import Dialogue, Frame, Sample, Turn
+from geopix.types import Batch, Dialogue, Drawing, Frame, Prediction, Sample, Turn
 from tests import tiny
+from tests.commands import ROOT, TINY, geopix
+from tests.commands import tiny as command
 
 SIZE, STEPS = 32, 120
 SAID = {
@@ -64,14 +69,14 @@ def net() -> GeoPixModel:
     return net
 
 
-def predict(net: GeoPixModel, source: Source, folder: Path, **options: object) -> tuple[list[dict], WritePredictions]:
+def predict(net: GeoPixModel | LightningModule, source: Source, folder: Path, **options: object) -> tuple[list[dict], WritePredictions]:
     writer = WritePredictions(folder / "answers", **options)
     trainer = Trainer(
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder, callbacks=[writer],
     )  # fmt: skip
     data = GeoPixData(predict=source, batch_size=2)
-    returned = trainer.predict(GeoPixTask(net, max_new_tokens=24), datamodule=data)
+    returned = trainer.predict(net if isinstance(net, LightningModule) else GeoPixTask(net, max_new_tokens=24), datamodule=data)
     assert not returned, "what is written is not also kept in memory"
     assert trainer.predict_loop.predictions in ([], [[]])
     lines = (folder / "answers" / "answers.jsonl").read_text().splitlines()
@@ -137,7 +142,7 @@ def test_a_folder_and_an_answer_without_masks(net: GeoPixModel, tmp_path: Path, 
     assert [line["key"] for line in lines] == ["a", "b", "deep/a"]
     assert {dialogue["answer"] for line in lines for dialogue in line["dialogues"]} == {"no"}, "no mask in any batch"
     assert (tmp_path / "answers" / "deep__a.png").exists()
-    assert "have no mask" not in capsys.readouterr().out, "nobody asked for masks"
+    assert "lack one" not in capsys.readouterr().out, "nobody asked for masks"
     assert Ask(tmp_path / "in", "a", SIZE).count == 2
     with pytest.raises(ValueError, match="answers of an earlier run"):
         predict(net, Ask(tmp_path / "in", "[vqa] is there a plane in the image?", SIZE), tmp_path)
@@ -166,6 +171,42 @@ def test_a_jsonl_with_questions_and_turns(net: GeoPixModel, tmp_path: Path) -> N
     assert set(lines[1]["files"]) == {"picture", "masks", "vectors"}
 
 
+def test_a_line_of_a_jsonl_may_name_a_part_and_a_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    geotiff(tmp_path / "a.tif")
+    png(tmp_path / "b.png")
+    place = {"crs": "EPSG:32636", "transform": [0.3, 0, 448262.1, 0, -0.3, 5411932.7]}
+    records = [
+        {"image": "a.tif", "window": [30, 20, 10, 16]},
+        {"image": "a.tif", "window": [0, 0, 10, 16], "key": "corner"},
+        {"image": "b.png", "georeference": place, "split": "test", "promts": ["x"]},
+    ]
+    path = tmp_path / "ask.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    source = Ask(path, "ships?", SIZE)
+    with caplog.at_level(logging.WARNING):
+        source.check()
+    assert "fields that nothing reads (with the number of lines): {'promts': 1}. A line may hold image, prompts" in caplog.text
+    part, corner, placed = map(source.sample, range(3))
+    assert [part.key, corner.key, placed.key] == ["a_30_20_10_16", "corner", "b"]
+    assert (part.frame.height, part.frame.width, source.original(part.key).values.shape) == (16, 10, (3, 16, 10))
+    assert part.georeference is not None
+    assert part.georeference["transform"][2::3] == pytest.approx((448262.1 + 9, 5411932.7 - 6))
+    assert placed.georeference == {"crs": rasterio.CRS.from_epsg(32636).to_wkt(), "transform": tuple(place["transform"])}
+    wrong = [
+        {"image": "a.tif", "window": [40, 0, 10, 16]},
+        {"image": "a.tif", "window": [0, 0, 10]},
+        {"image": "b.png", "georeference": place | {"crs": "nowhere"}},
+    ]
+    path.write_text("\n".join(map(json.dumps, wrong)))
+    with pytest.raises(ValueError, match=r"line 2: window is \[0, 0, 10\]; expected the part of the image"):
+        Ask(path, "ships?", SIZE).check()
+    path.write_text("\n".join(map(json.dumps, wrong[::2])))
+    with pytest.raises(ValueError, match="2 problem") as caught:
+        Ask(path, "ships?", SIZE).check()
+    assert "the window [40, 0, 10, 16] (left, top, width, height) does not lie in it" in str(caught.value)
+    assert "'nowhere'" in str(caught.value)
+
+
 def test_a_source_without_files_shows_what_the_model_saw(net: GeoPixModel, tmp_path: Path) -> None:
     class Drawn(Source):
         bands, count, title = 3, 1, "drawn"
@@ -186,7 +227,7 @@ def test_keys_differ(tmp_path: Path) -> None:
     source = Ask(files, "x", SIZE)
     keys = [source.sample(index).key for index in range(5)]
     assert keys == ["a.png", "a.jpg", (tmp_path / "b.png").as_posix(), (tmp_path / "deep/b.png").as_posix(), "c"]
-    assert [source.original(key)[0] for key in keys] == files
+    assert [source.original(key).path for key in keys] == files
 
 
 def test_prompts_get_the_tag_of_a_task_unless_they_have_one(tmp_path: Path) -> None:
@@ -249,8 +290,61 @@ def test_what_cannot_be_read_is_told_before_anything_is_computed(tmp_path: Path,
 def test_the_summary_says_how_many_drew_nothing() -> None:
     assert summary(2, Counter(ok=3), Counter(ok=3)) == "3 answer(s) about 2 image(s), 3 with masks."
     said = summary(2, Counter(ok=1, no_mask=4, empty_mask=1), Counter(ok=1, no_mask=2, empty_mask=1))
-    assert "3 of 4 answers to questions for masks have no mask: 2 without [SEG], 1 with an empty one." in said
-    assert "was not trained to write [SEG]" in said
+    assert "3 of 4 answers to questions for masks lack one: 2 without [SEG], 1 with an empty mask." in said
+    assert "was not trained to write it" in said
+    assert "are empty" not in said
+    said = summary(1, Counter(empty_mask=3), Counter(empty_mask=3), [0.31, 0.0, 0.0])
+    assert "3 mask(s) are empty: no pixel is more likely inside than outside; the highest probability in them is 0.31. 2 of them with 0" in said
+    assert "not trained" not in said, "that is no reason for an empty mask"
+
+
+class Draws(LightningModule):
+    """Answers one question about one image with given masks."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        super().__init__()
+        self.drawing = drawing
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        return Prediction((("[SEG]" * len(self.drawing.mask_logits),),), self.drawing)
+
+
+def written(source: Source, folder: Path, logits: list[float], **stated: torch.Tensor) -> dict:
+    """The answer to the one question about an image, with a mask for each logit, that one everywhere."""
+    drawing = Drawing(torch.tensor(logits)[:, None, None].expand(-1, 8, 8), torch.zeros(len(logits), dtype=torch.long), **stated)
+    (line,), _ = predict(Draws(drawing), source, folder)
+    (asked,) = line["dialogues"]
+    return asked
+
+
+def test_scores_of_each_mask_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Ask(geotiff(tmp_path / "a.tif"), "ships?", SIZE)
+    stated = {"presence": torch.tensor([0.0, 100.0, 0.0]), "quality": torch.tensor([0.25, 0.75, 0.5])}
+    asked = written(source, tmp_path, [2.0, -1.0, -1024.0], **stated)
+    scores = [{"probability": 0.8808, "presence": 0.5, "quality": 0.25}, {"probability": 0.2689, "presence": 1.0, "quality": 0.75}]
+    assert asked["scores"] == [*scores, {"probability": 0.0, "presence": 0.5, "quality": 0.5}]
+    assert asked["status"] == "empty_mask"
+    (feature,) = json.loads((tmp_path / "answers" / "a.geojson").read_text())["features"]
+    assert scores[0].items() <= feature["properties"].items()
+    said = capsys.readouterr().out
+    assert "2 mask(s) are empty: no pixel is more likely inside than outside; the highest probability in them is 0.269. 1 of them with 0" in said
+
+
+@pytest.mark.parametrize("how", ["mask", "alpha", "nodata"])
+def test_nothing_is_drawn_where_an_image_has_no_data(tmp_path: Path, how: str) -> None:
+    values, there = np.full((4, 40, 60), 200, dtype=np.uint8), np.zeros((40, 60), dtype=np.uint8)
+    there[5:30, 10:50] = 255
+    values[3] = there
+    kind = {"driver": "GTiff", "height": 40, "width": 60, "dtype": "uint8", "count": 4 if how == "alpha" else 3, "photometric": "RGB", "alpha": "YES", **PLACE}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "a.tif", "w", **kind) as file:
+        if how == "nodata":
+            file.nodata = 0
+            values[:, there == 0] = 0
+        file.write(values[: file.count])
+        if how == "mask":
+            file.write_mask(there)
+    asked = written(Ask(tmp_path / "a.tif", "ships?", SIZE), tmp_path, [2.0])
+    assert np.array_equal(decode_rle(asked["masks"][0]).numpy(), there > 0)
 
 
 def test_files_of_a_source_that_no_verb_reads_may_be_missing(tmp_path: Path) -> None:
@@ -258,3 +352,39 @@ def test_files_of_a_source_that_no_verb_reads_may_be_missing(tmp_path: Path) -> 
     GeoPixData(train=gone, test=Ask(tmp_path / "gone.png", "x", SIZE), predict=Ask(png(tmp_path / "a.png"), "x", SIZE)).setup("predict")
     with pytest.raises(FileNotFoundError, match=r"gone.jsonl do not exist"):
         GeoPixData(train=gone).setup("fit")
+
+
+def test_other_bands_than_the_models_are_told_before_anything_is_computed(net: GeoPixModel, tmp_path: Path) -> None:
+    for bands, chosen in ((1, r"\[1, 1, 1\]"), (5, r"\[1, 2, 3\]")):
+        path = geotiff(tmp_path / f"{bands}.tif", bands)
+        with pytest.raises(ValueError, match=rf"{bands}.tif gives {bands} band\(s\), but the model reads 3. .*--data.predict.bands '{chosen}'"):
+            predict(net, Ask(path, "ship?", SIZE), tmp_path)
+    assert not (tmp_path / "answers").exists()
+
+
+def test_the_options_that_messages_advise_exist(tmp_path: Path) -> None:
+    words = ["--data.predict", "geopix.data.ask.Ask", "--data.predict.images", png(tmp_path / "a.png"), "--data.predict.prompts", "ship?"]
+    words += ["--allow_random", "true", "--trainer.callbacks+", "geopix.predictions.WritePredictions", "--trainer.callbacks.output", tmp_path / "out"]
+    command("predict", tmp_path / "run", *words)
+    again = geopix("predict", "--config", TINY, "--trainer.default_root_dir", tmp_path / "run", *words)
+    assert again.code != 0
+    assert "--trainer.callbacks.overwrite true" in again.err
+    command("predict", tmp_path / "run", *words, "--trainer.callbacks.overwrite", "true")
+    assert (tmp_path / "out" / "a.png").exists()
+    for path in (ROOT / "configs").glob("*.yaml"):
+        callbacks = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer", {}).get("callbacks", [])
+        names = [each["class_path"] for each in callbacks]
+        assert "geopix.predictions.WritePredictions" not in names[:-1], f"{path}: the options mean the last callback"
+
+
+def test_the_command_asks_at_the_size_of_the_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(ask, "letterbox", lambda image, size: (seen.append(size), letterbox(image, size))[1])
+    words = ["--data.predict", "geopix.data.ask.Ask", "--data.predict.images", png(tmp_path / "a.png"), "--data.predict.prompts", "ship?"]
+    words += ["--trainer.callbacks+", "geopix.predictions.WritePredictions"]
+    for more, size in (((), 64), (("--data.predict.size", 96), 96)):
+        command("predict", tmp_path / f"run{size}", "--allow_random", "true", *words, *more)
+        assert set(seen) == {size}
+        seen.clear()
+    with pytest.raises(ValueError, match="size that the model was trained at is not known"):
+        Ask(png(tmp_path / "b.png"), "ship?").check()

@@ -100,6 +100,20 @@ def test_a_journal_of_another_test_is_not_used(tmp_path: Path, capsys: pytest.Ca
     assert "the journal of another test was in the folder" in capsys.readouterr().err
 
 
+def test_a_journal_of_other_data_of_the_same_name_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Brighter(toys.Toys):
+        @property
+        def identity(self) -> str:
+            return f"{self.title}, high 255"
+
+    killed(tmp_path, after=4)
+    task = Killed()
+    data = GeoPixData(test=Brighter(IMAGES), batch_size=2)
+    toys.trainer(tmp_path, Results(resamples=50, pictures=0)).test(task, datamodule=data, verbose=False)
+    assert len(task.seen) == IMAGES
+    assert "the journal of another test was in the folder" in capsys.readouterr().err
+
+
 def test_a_test_that_was_killed_before_it_wrote_its_results_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> str:
         raise OSError("no space left on device")

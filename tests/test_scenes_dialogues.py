@@ -234,6 +234,14 @@ def test_what_is_not_clear_is_not_said(things: list[Instance], forbidden: str) -
     assert not [prompt for prompt in prompts if re.search(forbidden, prompt)]
 
 
+def test_a_scene_is_what_its_number_says() -> None:
+    source = Scenes("easy", "train", 64, count=4, dialogues=4)
+    first, later = (source.sample(1, epoch=epoch) for epoch in (0, 1))
+    assert torch.equal(first.image, later.image)
+    assert [each.turns for each in first.dialogues] == [each.turns for each in later.dialogues], "so that a few can be learnt by heart"
+    assert source.identity != Scenes("easy", "train", 64, count=4, dialogues=4, mix={"vqa": 1.0}).identity
+
+
 def test_an_empty_scene_is_still_talked_about() -> None:
     spoken = talk(scene_of(), np.random.default_rng(0), MIX, 8)
     assert len(spoken) == 8

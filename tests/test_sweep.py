@@ -211,6 +211,51 @@ def test_results_of_other_values_are_refused_unless_they_are_to_be_kept(tmp_path
     assert len(calls(tmp_path)) == 6, "a progress bar changes no number"
 
 
+def test_results_of_trials_that_are_not_planned_must_be_of_the_same_experiment(tmp_path: Path) -> None:
+    short = ("--config", TINY, "--vary", "seed_everything", 0, 1, "--output", tmp_path, "--max_steps", 3)
+    sweep(*short)
+    long = ("--config", TINY, "--vary", "seed_everything", 2, 3, "--output", tmp_path, "--max_steps", 4)
+    told = refused(*long)
+    assert "seed=0.json was made with other values" in told
+    assert re.search(r"trainer\.max_steps +3 +4", told), told
+    assert len(calls(tmp_path)) == 4, "nothing was run"
+    assert "Means mix results of other values (trainer.max_steps): seed=0, seed=1." in sweep(*long, "--keep_results").out
+    assert "Means mix results of other values (trainer.max_steps)" in sweep("--table", tmp_path).out
+
+
+def test_results_of_trials_that_are_not_planned_count_where_they_fit(tmp_path: Path) -> None:
+    part = tmp_path / "part.yaml"
+    part.write_text("class_path: geopix.memory.classwise.ClasswiseMemory\n")
+    sweep("--config", TINY, "--vary", "model.net.memory", part, "--vary", "data.train.seed", 5, "--output", tmp_path / "run")
+    said = sweep("--config", TINY, "--vary", "model.net.memory", "null", "--vary", "data.train.seed", 5, 6, "--output", tmp_path / "run")
+    assert "3 of 3 trials ended" in said.out
+    assert "Means mix" not in said.out
+    path = tmp_path / "run" / "memory=part,seed=5.json"
+    path.write_text(path.read_text().replace(str(part), str(tmp_path / "gone.yaml")))
+    said = sweep("--config", TINY, "--vary", "model.net.memory", "null", "--vary", "data.train.seed", 5, 6, "--output", tmp_path / "run")
+    assert "part,seed=5.json is counted and cannot be compared" in said.err
+
+
+def test_results_of_other_versions_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geopix.sweep.same.version", lambda name: "2.15.0+cpu")
+    monkeypatch.setattr("geopix.sweep.same.__version__", "0.2.0")
+    small(tmp_path / "one")
+    for seed, versions in (
+        (0, {"torch": "2.15.0", "geopix": "0.1.0"}),
+        (1, {"torch": "2.14.1", "geopix": "0.2.0"}),
+        (2, {"torch": "2.15.0", "geopix": "0.2.0"}),
+    ):
+        path = tmp_path / "one" / f"seed={seed}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "versions": {**versions, "python": "2.7", "lightning": "1.0"}}))
+    notice = "made by other versions than now (geopix 0.2.0, torch 2.15.0+cpu): 1 with geopix 0.1.0, 1 with torch 2.14.1; remove"
+    assert small(tmp_path / "one").err.count(notice) == 1
+    assert sweep("--config", TINY, *SEEDS, "--output", tmp_path / "two", "--reuse", tmp_path / "one").err.count(notice) == 1
+    path = tmp_path / "one" / "seed=2.json"
+    for old in ("seed=0.json", "seed=1.json"):
+        (tmp_path / "one" / old).write_text(path.read_text().replace('"seed_everything": 2', f'"seed_everything": {old[5]}'))
+    assert "other versions" not in small(tmp_path / "one").err
+
+
 def test_what_another_configuration_left_is_set_aside(tmp_path: Path) -> None:
     small(tmp_path, "--trial", "seed=0")
     (tmp_path / "seed=0.json").unlink()

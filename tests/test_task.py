@@ -1,5 +1,7 @@
 """How a model is trained: every parameter takes part in every step, and a step repeats itself."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +9,12 @@ import torch
 from lightning.pytorch import Callback
 from timm.optim import Muon
 
+from geopix.curriculum import Curriculum, Stage
 from geopix.data.module import GeoPixData
 from geopix.data.source import collate
 from geopix.decoders.dot import DotDecoder
 from geopix.task import GeoPixTask
-from geopix.types import Drawing, Prediction
+from geopix.types import Drawing, Prediction, Sample
 from tests import tiny, toys
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -35,6 +38,40 @@ def test_captions_alone_reach_every_parameter(tmp_path: Path, decoder: type) -> 
     assert seen.not_finite == []
     assert {name for name in trainer.callback_metrics if name.startswith("train/")} >= {"train/text", "train/bce", "train/loss"}
     assert trainer.callback_metrics["train/bce"] == 0
+
+
+class Spoilt(toys.Toys):
+    """The third image is not a number."""
+
+    def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
+        found = super().sample(index, mix, truth=truth, epoch=epoch)
+        return replace(found, image=found.image * float("nan")) if index == 2 else found
+
+
+def test_a_loss_that_is_no_number_ends_the_training_before_it_spoils_the_weights(tmp_path: Path) -> None:
+    task = GeoPixTask(tiny.model(decoder=DotDecoder))
+    with pytest.raises(ValueError, match=r"step 1: the gradients of \d+ parameters are not finite") as said:
+        toys.trainer(tmp_path).fit(task, datamodule=GeoPixData(Spoilt(), samples=6, batch_size=2))
+    assert "images    toy-2, toy-3" in str(said.value)
+    assert "train/loss nan" in str(said.value)
+    assert all(parameter.isfinite().all() for parameter in task.net.parameters())
+
+
+def test_parts_without_a_part_in_the_losses_stay_where_they_are(tmp_path: Path) -> None:
+    task = GeoPixTask(tiny.model(decoder=DotDecoder), optimizer=lambda groups: Muon(groups, lr=1e-2))
+    moved: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            self.before = [parameter.detach().clone() for parameter in pl_module.net.decoder.parameters()]
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+            moved.append(sum(float((old - new.detach()).abs().sum()) for old, new in zip(self.before, pl_module.net.decoder.parameters(), strict=True)))
+
+    stages = [Stage("masks", 4, data={"segment": 1.0}), Stage("words", 4, data={"caption": 1.0})]
+    toys.trainer(tmp_path, Curriculum(stages), Watch()).fit(task, datamodule=GeoPixData(toys.Toys(), batch_size=2))
+    assert all(moved[:2])
+    assert moved[2:] == [0.0, 0.0], "momentum alone moves nothing"
 
 
 def train(folder: Path, seed: int, named_share: float = 0.5) -> dict[str, torch.Tensor]:

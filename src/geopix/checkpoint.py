@@ -16,7 +16,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from geopix import __version__
@@ -76,9 +76,10 @@ def last_checkpoint(folder: str | Path) -> Path:
     return path
 
 
-def trained_state(state: Mapping[str, Any], parameters: Iterable[str], trainable: frozenset[str]) -> dict[str, Any]:
-    """What of a state dict a checkpoint keeps: all but the parameters that were never trained."""
-    frozen = set(parameters) - trainable
+def trained_state(module: nn.Module, state: Mapping[str, Any], trainable: frozenset[str]) -> dict[str, Any]:
+    """What of a module's state dict a checkpoint keeps: all but the parameters that were never trained, under whichever of their names."""
+    trained = {id(parameter) for name, parameter in module.named_parameters() if name in trainable}
+    frozen = {name for name, parameter in module.named_parameters(remove_duplicate=False) if id(parameter) not in trained}
     return {name: value for name, value in state.items() if name not in frozen}
 
 

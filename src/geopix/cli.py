@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -32,6 +33,7 @@ from geopix.cli_errors import ConfigError, explain, tell
 from geopix.cli_places import kept_options
 from geopix.cli_weights import refuse_missing
 from geopix.data.module import GeoPixData
+from geopix.predictions import WritePredictions
 from geopix.results import Results
 from geopix.task import GeoPixTask
 
@@ -121,6 +123,11 @@ class GeoPixCLI(LightningCLI):
             size = self._stored["geopix"].get("batch_size"), self.config_dump["data"]["batch_size"]
             rows += [("data.batch_size", *size)] if size[0] not in (None, size[1]) else []
             refused = parts + [row for row in rows if row[0].startswith("model.scheduler") or row[0] == "model.optimizer.class_path"]
+        elif verb != "fit":
+            key = {"validate": "val"}.get(verb, verb)
+            others = ("test", "val", "train") if key == "predict" else ()  # whose size is asked at, unless told another
+            sides = self._stored["geopix"].get("size"), canvas_of(self.config_dump["data"], key, *others)
+            rows += [(f"data.{key}.size", *sides)] if None not in sides and sides[0] != sides[1] else []
         if refused:
             fix = "drop these options" + (", or start a new training from its weights with --init_from" if resumed and not parts else "")
             raise CheckpointError(f"the checkpoint and the command ask for different parts\n{table(refused, 'command')}\n  next      {fix}")
@@ -128,8 +135,13 @@ class GeoPixCLI(LightningCLI):
             print(f"geopix: the checkpoint was trained with other values; those of the command are used\n{table(rows, 'used')}", file=sys.stderr)
 
     def before_instantiate_classes(self) -> None:
-        """Look for every weight before any part is built."""
-        refuse_missing(self.config[self.config.subcommand].model.net.as_dict())
+        """Look for every weight before any part is built; ask about images at the size of the configuration's other data, unless told another."""
+        said = self.config[self.config.subcommand]
+        _refuse_unsupported(said.trainer)
+        refuse_missing(said.model.net.as_dict())
+        asked = said.data.predict.init_args if said.data.predict else {}
+        if asked.get("size", 0) is None:
+            asked["size"] = canvas_of(said.data.as_dict())
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with its logs in the run folder."""
@@ -150,6 +162,12 @@ class GeoPixCLI(LightningCLI):
         return {**super()._prepare_subcommand_kwargs(subcommand), **{name: value for name, value in always.items() if name in known}}
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "predict" and not any(isinstance(each, WritePredictions | BasePredictionWriter) for each in self.trainer.callbacks):
+            raise ConfigError(
+                "predict would keep none of its answers\n  found     no callback that writes them\n"
+                "  expected  geopix.predictions.WritePredictions, or another BasePredictionWriter of Lightning\n"
+                "  next      --trainer.callbacks+ geopix.predictions.WritePredictions"
+            )
         if self.trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         try:
@@ -182,6 +200,21 @@ class GeoPixCLI(LightningCLI):
             task.load_state_dict(self._stored["state_dict"], strict=False)
         else:
             check_resume(self._stored, task.trainable)
+
+
+def _refuse_unsupported(trainer: Any) -> None:
+    """Precisions that cast a batch and strategies that shard the model do not go through; Lightning's own error names neither.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    strategy = getattr(trainer.strategy, "class_path", None) or str(trainer.strategy)
+    for key, found, wrong, other in (
+        ("precision", str(trainer.precision), ("-true", "transformer"), "bf16-mixed; the language model's dtype holds a frozen base in bfloat16"),
+        ("strategy", strategy, ("fsdp", "deepspeed"), "ddp_find_unused_parameters_true; a frozen base takes less memory by dtype or quantise"),
+    ):
+        if any(name in found.lower() for name in wrong) and found != "32-true":
+            raise ConfigError(f"trainer.{key} {found} is not supported\n  next      {other}")
 
 
 def keep_freed_memory() -> None:

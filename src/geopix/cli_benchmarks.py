@@ -71,9 +71,9 @@ def _read(path: Path, parser: LightningArgumentParser, root: Path, size: int | N
     return module
 
 
-def canvas_of(config: Mapping[str, Any]) -> int | None:
-    """The size of images that a configuration's data names first: of test, val or train."""
-    for verb in ("test", "val", "train"):
+def canvas_of(config: Mapping[str, Any], *verbs: str) -> int | None:
+    """The size of images that a configuration's data names first: of test, val or train, or of the sources named."""
+    for verb in verbs or ("test", "val", "train"):
         given = (config.get(verb) or {}).get("init_args") or {}
         if isinstance(given.get("size"), int):
             return int(given["size"])

@@ -29,7 +29,17 @@ class LastCheckpoint(Checkpoint):
         self._saved = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put what another run left out of the way."""
+        """Put what another run left out of the way.
+
+        Raises:
+            ValueError: when validations, and with them checkpoints, would fall between the batches of one optimizer step: no resumed run would equal this one.
+        """
+        batches, together = trainer.val_check_batch or float("inf"), trainer.accumulate_grad_batches
+        if batches < trainer.num_training_batches and batches % together:
+            raise ValueError(
+                f"trainer.val_check_interval is {batches} batches, which is no whole number of optimizer steps of {together} (accumulate_grad_batches); "
+                f"the checkpoint after a validation would hold half a step. Take {max(1, round(batches / together)) * together}."
+            )
         self._saved, folder = trainer.global_step, self._folder(trainer)
         resumed = trainer.ckpt_path is not None and folder.resolve() in Path(trainer.ckpt_path).resolve().parents
         if trainer.is_global_zero and not trainer.fast_dev_run and not resumed and folder.is_dir() and any(folder.iterdir()):
@@ -54,14 +64,15 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how far the training is: the samples seen over all ranks, and the stage of the curriculum."""
+        """Note how far the training is: the samples seen over all ranks, the stage of the curriculum, and the size of images that have one."""
         data: object = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, GeoPixData):
             return
         samples = trainer.fit_loop.epoch_loop.batch_progress.total.processed * data.batch_size * trainer.world_size
         led = [each for each in trainer.callbacks if isinstance(each, Curriculum)]  # type: ignore[attr-defined]
         stage = led[0].stages[led[0].where(samples)[0]].name if led else None
-        checkpoint["geopix"] = {"samples": samples, "stage": stage, "batch_size": data.batch_size, **checkpoint.get("geopix", {})}
+        size = getattr(data.sources["train"], "size", None)
+        checkpoint["geopix"] = {"samples": samples, "stage": stage, "batch_size": data.batch_size, "size": size, **checkpoint.get("geopix", {})}
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved and not trainer.fast_dev_run:

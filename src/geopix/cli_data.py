@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def parser(verb: str) -> argparse.ArgumentParser:
         made.add_argument("--by", choices=("image", "place", "class"), default="image", help="what decides")
         made.add_argument("--seed", type=int, default=0, help="of the draw")
         made.add_argument("--cell", type=float, default=1000.0, metavar="METRES", help="by place: side of the grid's cells")
-        made.add_argument("--scene", metavar="REGEX", help="by place, for images without georeference: the first group names a tile's scene")
+        made.add_argument("--scene", type=_scene, metavar="REGEX", help="by place, for images without georeference: the first group names a tile's scene")
         made.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSONL to write")
     if verb != "show":
         made.add_argument("--workers", type=int, metavar="N", help="processes (as many as cores for a long file)")
@@ -207,6 +208,17 @@ VERBS: dict[str, tuple[str, Callable[[argparse.Namespace], int]]] = {
     "show": ("Records as pictures: the image with its masks in colours; prompts in bold, and below them the answers, which are what is learnt.", show),
     "split": ("Divide records. Images that are equal or nearly so are never divided; the same seed gives the same splits.", split),
 }
+
+
+def _scene(pattern: str) -> str:
+    """A pattern that can name a scene."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{pattern!r} is no regular expression: {error}") from error
+    if not groups:
+        raise argparse.ArgumentTypeError(f"{pattern!r} has no group; expected one in brackets, such as '^(s_.*)_[0-9]+$': what it matches names the scene")
+    return pattern
 
 
 def _usage(message: str) -> SystemExit:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,7 @@ def _yaml(parser: ArgumentParser, key: str, rest: str, places: Places) -> Told |
 
 
 def _value(parser: ArgumentParser, key: str, rest: str, places: Places) -> Told | None:
+    key, rest = _innermost(key, rest)
     wanted = re.findall(r"Expected an? <class '([\w.]+)'>", rest) + re.findall(r"Expected one of ([^\n]+)", rest)
     given = re.search(r"Given value: (.+)", rest) or re.search(r"Got value: (.+)", rest)
     if not key or not (wanted or given):
@@ -209,6 +211,16 @@ def _value(parser: ArgumentParser, key: str, rest: str, places: Places) -> Told 
     more = [] if kinds else others[:6]
     last = key.rsplit(".", 1)[-1]
     return Told(f"{key} has a value of another type", places.where(key, last), found=given[1] if given else "", expected=" or ".join(kinds), more=more)
+
+
+def _innermost(key: str, rest: str) -> tuple[str, str]:
+    """The option of a part whose value does not fit, in full, and the complaint about it alone; what was given where no single option is named."""
+    nested = list(re.finditer(r'^( *)(?:- )?Parser key "([\w.+]+)":', rest, re.M))
+    depths = [len(match[1]) for match in nested]
+    if not key or not nested or depths != sorted(set(depths)):
+        return key, rest
+    told = takewhile(lambda line: not line.strip() or len(line) - len(line.lstrip()) > depths[-1], rest[nested[-1].end() :].splitlines())
+    return ".".join([key, *(match[2] for match in nested)]), "\n".join(told)
 
 
 def _load(name: str) -> Any:
@@ -293,4 +305,6 @@ def tell(error: BaseException) -> tuple[int, str] | None:
         text = re.split(r"\n\w[\w.]*(?:Error|Exception): ", text)[-1].strip()
     if not frames or not re.search(r"/geopix/|/lightning/pytorch/", frames[-1]):
         return None
-    return 3 if "/geopix/data/" in frames[-1] else 2, "\n".join(text.splitlines()[:_LONGEST])
+    if "/lightning/pytorch/" in frames[-1] and len(lines := text.splitlines()) > _LONGEST:  # what geopix says itself is as long as it must be
+        text = "\n".join([*lines[:_LONGEST], f"  ... and {len(lines) - _LONGEST} more lines; GEOPIX_TRACE=1 shows all"])
+    return 3 if "/geopix/data/" in frames[-1] else 2, text

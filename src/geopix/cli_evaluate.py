@@ -35,7 +35,8 @@ def parser(verb: str) -> argparse.ArgumentParser:
 
 
 def _score_options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("geopix score", description="Score the masks and answers of any program on a benchmark, by the rules of geopix test.")
+    about = "Score the masks and answers of any program on a benchmark, by the rules of geopix test."
+    parser = argparse.ArgumentParser("geopix score", description=about, allow_abbrev=False)
     parser.add_argument("predictions", type=Path, nargs="?", help="JSONL: key, answers (one text per turn) and masks (COCO RLE at the image's own size)")
     parser.add_argument("--benchmark", required=True, help="a name in benchmarks/, or a file")
     parser.add_argument("--benchmark_root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
@@ -49,7 +50,8 @@ def _score_options() -> argparse.ArgumentParser:
 
 
 def _compare_options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("geopix compare", description="Tests of the same data side by side, with the paired bootstrap of their differences.")
+    about = "Tests of the same data side by side, with the paired bootstrap of their differences."
+    parser = argparse.ArgumentParser("geopix compare", description=about, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of geopix test or geopix score; differences are to the first")
     parser.add_argument("--seeds", type=int, default=1, help="every so many runs in a row are one model with other seeds: their mean (default: 1)")
     parser.add_argument("--metric", nargs="*", default=[], help="these scores alone, or all that begin so, such as single/")
@@ -93,13 +95,12 @@ def _score(words: list[str]) -> int:
 def _compare(words: list[str]) -> int:
     said = _compare_options().parse_args(words)
 
-    from geopix.evaluation.compare import as_markdown, as_text, compare
+    from geopix.evaluation.compare import as_markdown, as_text, compare, titles
 
     rows = [row for row in compare(said.runs, seeds=said.seeds, resamples=said.resamples) if not said.metric or row.name.startswith(tuple(said.metric))]
     if not rows:
         raise ValueError(f"no score begins with {said.metric}.")
-    names = [str(run) + (f" and {said.seeds - 1} more" if said.seeds > 1 else "") for run in said.runs[:: said.seeds]]
-    print((as_markdown if said.markdown else as_text)(rows, names))
+    print((as_markdown if said.markdown else as_text)(rows, titles(said.runs, seeds=said.seeds)).rstrip())
     drawn = "images drawn anew" if said.seeds == 1 else f"seeds and images drawn anew (of {said.seeds} seeds the range comes out too narrow)"
     print(f"\nin brackets: 95 % interval of the difference to the first, over {drawn}; marked where it excludes zero")
     return OK

@@ -8,11 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
 
+_FILES = (".yaml", ".yml", ".json")
 _FILE = re.compile(r"[\w./\\~-]+\.(?:ya?ml|json)\b")
 
 
@@ -24,7 +26,7 @@ class Places:
         given = [Path(each.partition("=")[2] if each.startswith("--") else each) for each in self.args]
         self.files: list[Path] = []
         for path in given:
-            if path.suffix in (".yaml", ".yml", ".json"):
+            if path.suffix in _FILES:
                 self.add(path)
         self.folders = [Path.cwd(), *dict.fromkeys(path.parent.resolve() for path in given if path in self.files)]
 
@@ -42,15 +44,87 @@ class Places:
             self.add(path.parent / name)
 
     def where(self, key: str, name: str) -> str:
-        """A key with the option or the file and line that wrote it, where that can be told."""
-        flags = [each for each in self.args if each.startswith("--") and each.lstrip("-").partition("=")[0].endswith(name)]
-        if flags:
-            return f"{flags[0].partition('=')[0]} (command line)"
-        if name in self.args:
-            return f"{key} (command line)"
+        """A key with the option or the file and line that wrote it last, where that can be told.
+
+        Args:
+            key: in full; ``init_args`` may be left out.
+            name: the last part of the key, or the value that it has.
+        """
+        parts = [part for part in key.split(".") if part not in ("", "init_args")]
+        for nearby in (False, True):
+            found = [place for option, value in self._options() if (place := _place(option, value, parts, name, nearby=nearby))]
+            if found:
+                return found[-1] if found[-1].startswith("-") else f"{key}   {found[-1]}"
         word = re.compile(rf"(?<![\w]){re.escape(name)}(?![\w])")
-        hits = [(path, number) for path in self.files for number, line in enumerate(_lines(path), 1) if word.search(line.partition(" #")[0])]
-        return f"{key}   {hits[-1][0]}:{hits[-1][1]}" if hits else key
+        hits = [f"{path}:{number}" for path in self.files for number, line in enumerate(_lines(path), 1) if word.search(line.partition(" #")[0])]
+        return f"{key}   {hits[0]}" if len(hits) == 1 else key
+
+    def _options(self) -> list[tuple[str, str]]:
+        """Options of the command with their values."""
+        given = [(each.partition("="), after) for each, after in pairwise([*self.args, ""]) if each.startswith("-")]
+        return [(option, value if equals else after) for (option, equals, value), after in given]
+
+
+def _place(option: str, value: str, parts: Sequence[str], name: str, *, nearby: bool) -> str | None:
+    """Where an option, or the file that is its value, writes a key."""
+    given = [] if option in ("--config", "-c") else [part for part in option.lstrip("-").split(".") if part != "init_args"]
+    if given != list(parts[: len(given)]):
+        return f"{option} (command line)" if len(parts) == 1 and given[-1] == parts[0] else None
+    path = Path(value)
+    if path.suffix in _FILES and (root := _root(path)) is not None:
+        found = _find(path, root, f"{path}:1", parts[len(given) :], name if name != parts[-1] else "", nearby=nearby and bool(given or len(parts) > 1))
+        if found or not given:
+            return found
+    return f"{option} (command line)" if given == list(parts) or (given and value.startswith(("{", "["))) else None
+
+
+def _find(path: Path, node: yaml.Node, at: str, parts: Sequence[str], value: str, *, nearby: bool) -> str | None:
+    """File and line of a key below a node, or of a value of that key.
+
+    Args:
+        at: where the node itself is.
+        nearby: where all of the key but its last part is there, look for that below.
+    """
+    if isinstance(node, yaml.ScalarNode) and Path(node.value).suffix in _FILES:
+        other = next((each for each in (path.parent / node.value, Path(node.value)) if each.is_file() and each != path), None)
+        root = None if other is None else _root(other)
+        if other is not None and root is not None:
+            return _find(other, root, f"{other}:1", parts, value, nearby=nearby)
+    if not parts:
+        return (_only(path, node, value) if value else None) or at
+    if isinstance(node, yaml.SequenceNode) and parts[0].isdecimal() and int(parts[0]) < len(node.value):
+        below = node.value[int(parts[0])]
+        return _find(path, below, _at(path, below), parts[1:], value, nearby=nearby)
+    for key, below in reversed(node.value if isinstance(node, yaml.MappingNode) else ()):
+        if key.value.rstrip("+") == parts[0]:
+            return _find(path, below, _at(path, key), parts[1:], value, nearby=nearby)
+        if key.value == "init_args":
+            return _find(path, below, _at(path, key), parts, value, nearby=nearby)
+    return _only(path, node, value or parts[0]) if nearby and len(parts) == 1 else None
+
+
+def _only(path: Path, node: yaml.Node, name: str) -> str | None:
+    """Where a name or value stands below a node, if it does so once."""
+    below = [node]
+    for each in below:
+        if isinstance(each, yaml.MappingNode):
+            below += [part for pair in each.value for part in pair]
+        elif isinstance(each, yaml.SequenceNode):
+            below += each.value
+    hits = [each for each in below if isinstance(each, yaml.ScalarNode) and each.value == name]
+    return _at(path, hits[0]) if len(hits) == 1 else None
+
+
+def _at(path: Path, node: yaml.Node) -> str:
+    return f"{path}:{node.start_mark.line + 1}"
+
+
+def _root(path: Path) -> yaml.Node | None:
+    """The content of a file with its lines; None where it is no YAML."""
+    try:
+        return yaml.compose(path.read_text(encoding="utf-8", errors="replace"), yaml.SafeLoader) if path.is_file() else None
+    except yaml.YAMLError:
+        return None
 
 
 def slot_type(key: str) -> Any:

@@ -75,6 +75,19 @@ class Connector(Component):
         """Visual tokens, in the order in which the language model reads them. Maps come finest first, all of them."""
 
 
+class TooLongError(ValueError):
+    """Dialogues that a language model cannot take for their length.
+
+    Args:
+        message: naming one of them, its length and what is allowed.
+        rows: all of them, by position.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.rows = frozenset(rows)
+
+
 class LanguageModel(Component):
     """A causal language model with its tokenizer, its chat template and the tokens that one ``[SEG]`` becomes.
 
@@ -97,6 +110,7 @@ class LanguageModel(Component):
 
         Raises:
             ValueError: when a chat template rewrites earlier turns.
+            TooLongError: naming every dialogue that is too long.
         """
 
     @abstractmethod

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
+from typing import get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from geopix.data.ask import Task
 from geopix.data.module import GeoPixData
 from geopix.task import GeoPixTask
 
@@ -28,7 +31,7 @@ class Stage:
             stays frozen.
         loss: loss weights that differ from the task's.
         learning_rate: factor on every learning rate of the optimizer.
-        warmup: share of the stage over which the rate rises from 0.
+        warmup: share of the stage over which the rate rises from 0, from 0 to 1.
         decay_to: what the rate falls to at the stage's end, by a half cosine, as a share of its highest; 1 keeps it.
         data: weights of the tasks, by family (segment, refer, caption, vqa) or ``family/kind``; empty keeps the source's own.
     """
@@ -56,11 +59,14 @@ class Curriculum(Callback):
     Parameters that any stage trains stay in the optimizer from the start; a stage only switches their gradients off and on. With several
     ranks use ``strategy: ddp_find_unused_parameters_true``: what is frozen when DDP wraps the model would never be synchronised.
 
+    With accumulated gradients, a stage begins with the first batch of an optimizer step.
+
     Args:
         stages: in order.
 
     Raises:
-        ValueError: for no stages, a stage without samples, a glob that matches no trainable parameter, an unknown loss weight.
+        ValueError: for no stages, a stage without samples or too short for a step, a rate or warmup out of its range, a glob that matches no trainable
+            parameter, an unknown loss weight or task, and for a scheduler of the task's, whose rates the stages would overwrite.
     """
 
     def __init__(self, stages: list[Stage]) -> None:
@@ -69,6 +75,11 @@ class Curriculum(Callback):
         for stage in stages:
             if stage.samples < 1:
                 raise ValueError(f"stage {stage.name!r} has {stage.samples} samples; expected at least 1.")
+            if not 0 <= stage.warmup <= 1 or stage.decay_to < 0 or stage.learning_rate < 0:
+                raise ValueError(
+                    f"stage {stage.name!r} has warmup {stage.warmup}, decay_to {stage.decay_to} and learning_rate {stage.learning_rate}; "
+                    "expected a share of the stage from 0 to 1, and factors of at least 0."
+                )
         self.stages = stages
         self._now = -1
 
@@ -82,6 +93,16 @@ class Curriculum(Callback):
         if stage != "fit":
             return
         task, data = _task(pl_module), _data(trainer)
+        if task.scheduler is not None:
+            raise ValueError("model.scheduler is set beside a curriculum, whose stages set the learning rates; drop it, or the curriculum.")
+        step = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        for start, each in zip(self.starts, self.stages, strict=True):
+            _check_tasks(each, data)
+            if -(-start // step) * step >= start + each.samples:
+                raise ValueError(
+                    f"stage {each.name!r} is passed over: no step of {step} samples (batch size x ranks x accumulated batches) begins among its "
+                    f"{each.samples} from number {start} on; make it longer."
+                )
         data.follow([(start, each.data or None) for start, each in zip(self.starts, self.stages, strict=True)], sum(each.samples for each in self.stages))
         trainable = [name for name, parameter in task.net.named_parameters() if parameter.requires_grad]
         for each in self.stages:
@@ -92,7 +113,8 @@ class Curriculum(Callback):
                     raise ValueError(f"stage {each.name!r} trains {glob!r}, which matches no trainable parameter; the trainable parts are {parts}.")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember what the constructors left trainable."""
+        """Remember what the constructors left trainable, and in which mode."""
+        self._modes = {module: module.training for module in _task(pl_module).net.modules()}
         self._trainable = [(name, parameter) for name, parameter in _task(pl_module).net.named_parameters() if parameter.requires_grad]
         self._rates = [[group.get("initial_lr", group["lr"]) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
         for optimizer, rates in zip(trainer.optimizers, self._rates, strict=True):
@@ -101,8 +123,9 @@ class Curriculum(Callback):
         self._now = -1
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        """Enter the stage that the batch belongs to, by its first sample, and set the learning rates."""
-        sample = batch_idx * _data(trainer).batch_size * trainer.world_size
+        """Enter the stage that the optimizer step belongs to, by its first sample, and set the learning rates."""
+        first = batch_idx - batch_idx % trainer.accumulate_grad_batches
+        sample = first * _data(trainer).batch_size * trainer.world_size
         index, progress = self.where(sample)
         if index != self._now:
             self._enter(_task(pl_module), index)
@@ -112,9 +135,13 @@ class Curriculum(Callback):
         pl_module.log("stage", float(index), rank_zero_only=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give everything back its gradients, so that the next curriculum finds the model as it was built."""
+        """Leave task and model as they were, for the training after this one."""
         for _, parameter in self._trainable:
             parameter.requires_grad_(True)
+        for module, mode in self._modes.items():
+            module.training = mode
+        task = _task(pl_module)
+        task.active_loss = task.loss
 
     def where(self, sample: int) -> tuple[int, float]:
         """The stage that a training sample belongs to, and the share of that stage that lies before it."""
@@ -127,17 +154,53 @@ class Curriculum(Callback):
         stage = self.stages[index]
         for name, parameter in self._trainable:
             parameter.requires_grad_(any(fnmatchcase(name, glob) for glob in stage.train))
-        _rest(task.net, {id(parameter) for _, parameter in self._trainable})
+        _rest(task.net, {id(parameter) for _, parameter in self._trainable}, training=True, own=False)
         task.active_loss = task.loss.replace(stage.loss)
         self._now = index
 
 
-def _rest(net: nn.Module, managed: set[int]) -> None:
-    """Modules whose every parameter a stage has frozen must not move their running statistics either."""
-    for module in net.modules():
-        own = [parameter for parameter in module.parameters() if id(parameter) in managed]
-        if own:
-            module.training = any(parameter.requires_grad for parameter in own)
+def _rest(module: nn.Module, managed: set[int], *, training: bool, own: bool) -> None:
+    """Modules whose every parameter a stage has frozen rest: no dropout, and running statistics stay as they are. Others train.
+
+    What holds none but frozen parameters of the constructor's is left alone. A module that checkpoints its activations does so only while it "trains";
+    that costs a resting one nothing else, its dropout being in modules of its own.
+
+    Args:
+        managed: ids of the parameters that stages freeze and free.
+        training: mode of the module around this one.
+        own: whether a module around this one has a ``train`` of its own, which knows what in it never trains.
+    """
+    parameters = list(module.parameters())
+    mine = [parameter for parameter in parameters if id(parameter) in managed]
+    if parameters and not mine:
+        return
+    if mine:
+        training = any(parameter.requires_grad for parameter in mine)
+    if mine and type(module).train is not nn.Module.train:
+        module.train(training)
+        own = True
+    elif not own or not training:
+        module.training = training or getattr(module, "gradient_checkpointing", False) is True
+    for child in module.children():
+        _rest(child, managed, training=training, own=own)
+
+
+def _check_tasks(stage: Stage, data: GeoPixData) -> None:
+    """Tasks of a stage are names of families, or kinds that are not nearly those of the source.
+
+    Raises:
+        ValueError: naming the task and the nearest.
+    """
+    source = data.sources["train"]
+    kinds = source.kinds if source is not None else frozenset()
+    families = {*get_args(Task), *(kind.split("/")[0] for kind in kinds)}
+    for task in stage.data:
+        known = families if "/" not in task else {*kinds}
+        near = get_close_matches(task, known, 1, 0.8)
+        if task not in known and (near or task.split("/")[0] not in families):
+            raise ValueError(
+                f"stage {stage.name!r} asks for {task!r}, which is no task; {f'did you mean {near[0]!r}?' if near else f'expected {sorted(families)}.'}"
+            )
 
 
 def _task(module: LightningModule) -> GeoPixTask:

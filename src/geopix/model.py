@@ -6,6 +6,7 @@ Both end in ``gather_seg`` and ``_draw``, so a mask is drawn one way only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from geopix.contracts import ConnectorFactory, ImageRecall, LanguageModel, MaskDecoderFactory, MemoryFactory, VisionEncoder
+from geopix.contracts import ConnectorFactory, ImageRecall, LanguageModel, MaskDecoderFactory, MemoryFactory, TooLongError, VisionEncoder
 from geopix.types import SEG, Batch, Drawing, Output, Prediction, Tokens, Turn
 
 
@@ -114,12 +115,19 @@ class GeoPixModel(nn.Module):
         """See images once.
 
         Raises:
-            ValueError: when they have another number of bands than the encoder reads.
+            ValueError: when they have another number of bands than the encoder reads, or sides that the strides of the maps to draw from do not divide.
         """
         if images.shape[1] != self.encoder.bands:
             raise ValueError(
                 f"the data gives {images.shape[1]} bands but the encoder reads {self.encoder.bands}; "
                 f"name the bands in the data (data.*.bands) or set the encoder's bands to {images.shape[1]}."
+            )
+        drawing, size = self.pixel_encoder or self.encoder, images.shape[-2:]
+        if self.decoder is not None and any(side % stride for side in size for stride in drawing.strides):
+            cell = math.lcm(*drawing.strides)
+            raise ValueError(
+                f"images of {size[0]} x {size[1]} px do not divide into the cells of {type(drawing).__name__}, whose strides are {drawing.strides}: its maps "
+                f"reach beyond the image, each by another length, and masks would shift. Set the data's size to {max(1, round(size[1] / cell)) * cell}."
             )
         features = self.encoder(images)
         visual = self.connector(features)
@@ -140,7 +148,10 @@ class GeoPixModel(nn.Module):
                 "the task mix and give it weight 0 in every stage, or choose a decoder."
             )
         seen = self.encode(batch.images)
-        tokens = self._tokenize(batch.dialogues, seen, ask=False)
+        try:
+            tokens = self._tokenize(batch.dialogues, seen, ask=False)
+        except ValueError as error:
+            raise ValueError(f"{error} The batch holds the images {', '.join(batch.keys)}.") from error
         embeds = self._embed(tokens, seen, batch.image_index)
         # Of no image may anything be asked, and no language model takes 0 rows.
         hidden = self.llm(embeds, tokens.attend) if len(embeds) else embeds.new_zeros(0, 1, embeds.shape[2])
@@ -169,31 +180,44 @@ class GeoPixModel(nn.Module):
         max_new_tokens: int = 128,
         classes: Sequence[Sequence[str | None]] | None = None,
     ) -> Prediction:
-        """Answer questions in words and masks. Later turns see the model's own earlier answers.
+        """Answer questions in words and masks. Later turns see the model's own earlier answers; where these have grown too long, the rest is left unanswered.
 
         Args:
             prompts: the questions of each dialogue, oldest first.
             image_index: which of the seen images each dialogue is about.
-            max_new_tokens: longest answer of a turn, in tokens.
+            max_new_tokens: longest answer of a turn, in tokens. Without a mask decoder ``[SEG]`` means nothing and is taken out.
             classes: class names of each dialogue's masks in order, where the asker knows them; unknown by default.
         """
         answers: list[list[str]] = [[] for _ in prompts]
         states, owners = [seen.visual.new_zeros(0, len(self.llm.seg_ids), self.llm.dim)], [image_index.new_zeros(0)]
         for turn in range(max((len(questions) for questions in prompts), default=0)):
-            asking = [row for row, questions in enumerate(prompts) if turn < len(questions)]
-            dialogues = [(*map(Turn, prompts[row][:turn], answers[row]), Turn(prompts[row][turn])) for row in asking]
-            tokens = self._tokenize(dialogues, seen, ask=True)
+            asking = [row for row, questions in enumerate(prompts) if turn < len(questions) and turn == len(answers[row])]
+            asking, tokens = self._ask(seen, prompts, answers, asking)
+            if not asking:
+                break
             rows = image_index.new_tensor(asking)
             ids, hidden = self.llm.generate(self._embed(tokens, seen, image_index[rows]), tokens.attend, max_new_tokens)
             for row, answer in zip(asking, self.llm.decode(ids), strict=True):
-                answers[row].append(answer)
+                answers[row].append(answer if self.decoder is not None else " ".join(answer.replace(SEG, " ").split()))
             state, row_index = gather_seg(ids, hidden, self.llm.seg_ids, self.own_state)
             states.append(state)
             owners.append(rows[row_index])
+        for row, questions in enumerate(prompts):
+            answers[row] += [""] * (len(questions) - len(answers[row]))
         dialogue_index, order = torch.cat(owners).sort(stable=True)
         told = self._class_ids(_names_in_order(dialogue_index.tolist(), classes))
         drawing = self._draw(seen, torch.cat(states)[order], dialogue_index, image_index, told)
         return Prediction(tuple(map(tuple, answers)), drawing)
+
+    def _ask(self, seen: Encoded, prompts: Sequence[Sequence[str]], answers: Sequence[Sequence[str]], rows: Sequence[int]) -> tuple[list[int], Tokens]:
+        """The next questions of some dialogues: those of the rows that the language model can take, and their tokens."""
+        dialogues = [(*map(Turn, prompts[row], answers[row]), Turn(prompts[row][len(answers[row])])) for row in rows]
+        try:
+            return list(rows), self._tokenize(dialogues, seen, ask=True)
+        except TooLongError as error:
+            if not answers[rows[min(error.rows)]]:  # nothing of it is the model's own
+                raise
+            return self._ask(seen, prompts, answers, [row for place, row in enumerate(rows) if place not in error.rows])
 
     def _draw(
         self,
@@ -212,6 +236,7 @@ class GeoPixModel(nn.Module):
         if self.decoder is None:
             return Drawing(prompts.new_zeros(0, 1, 1), dialogue_index[:0])
         image_index = image_of[dialogue_index]
+        prompts = prompts.to(next(self.decoder.parameters()).dtype)  # of a language model in bfloat16, where nothing casts by itself
         if self.memory is None:
             drawing: Drawing = self.decoder(seen.features, prompts, image_index)
             return replace(drawing, dialogue_index=dialogue_index)

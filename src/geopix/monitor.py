@@ -109,7 +109,7 @@ class Curves(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the losses."""
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._note(trainer, "train/")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,7 +139,7 @@ def _stage_marks(trainer: Trainer) -> list[tuple[int, str]]:
     data: object = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, GeoPixData):
         return []
-    step = data.batch_size * trainer.world_size
+    step = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
     return [
         (start // step, stage.name)
         for callback in trainer.callbacks  # type: ignore[attr-defined]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -20,35 +20,28 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from rasterio import Affine
 from rasterio.crs import CRS
-from rasterio.features import shapes
-from rasterio.warp import transform_geom
 from torch import Tensor
 
 from geopix.pictures import overlay
+from geopix.polygons import Feature, on_earth, vectorise
 from geopix.rle import encode_rle
 from geopix.types import RLE, SEG, Georeference
 
 ANSWERS = "answers.jsonl"
 
+UNFINISHED = "unfinished.part"
+"""Folder for the files of the image that is being written; what a killed run left in it is deleted."""
+
+ELSEWHERE = "choose another folder with --trainer.callbacks.output FOLDER"
+"""What a message advises: the option of :class:`geopix.predictions.WritePredictions`, the last callback of every configuration that has it."""
+
 Status = Literal["ok", "no_mask", "empty_mask"]
 """``no_mask``: the answer has no ``[SEG]``. ``empty_mask``: it has, but at least one of its masks holds no pixel."""
 
-Ring = list[list[float]]
 
-
-class Polygon(TypedDict):
-    """A GeoJSON polygon: the outer ring counterclockwise, then its holes clockwise; each point is longitude, latitude."""
-
-    type: Literal["Polygon"]
-    coordinates: list[Ring]
-
-
-class Feature(TypedDict):
-    """A GeoJSON feature."""
-
-    type: Literal["Feature"]
-    properties: dict[str, str | int]
-    geometry: Polygon
+Score = Mapping[str, float]
+"""How sure the model is of one mask, each in 0..1. ``probability``: the highest of any pixel that has data. Where the decoder states it, ``presence``: that the
+thing is there at all, and ``quality``: the IoU that it expects."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Answered:
     Args:
         masks: at the image's own size, one per ``[SEG]`` of the answer, in order.
         labels: a short name for each mask; by default the prompt, numbered where it has several masks.
-        scores: a confidence for each mask, such as its highest probability; may be left out.
+        scores: how sure the model is of each mask; may be left out.
 
     Raises:
         ValueError: when masks, ``[SEG]``, labels and scores differ in number.
@@ -68,7 +61,7 @@ class Answered:
     answer: str
     masks: Bool[Tensor, "m h w"]
     labels: tuple[str, ...] = ()
-    scores: tuple[float, ...] = ()
+    scores: tuple[Score, ...] = ()
 
     def __post_init__(self) -> None:
         written = self.answer.count(SEG)
@@ -93,12 +86,12 @@ class Answered:
         return "ok" if bool(self.masks.flatten(1).any(1).all()) else "empty_mask"
 
 
-def split_turns(prompts: Sequence[str], answers: Sequence[str], masks: Bool[Tensor, "m h w"]) -> tuple[Answered, ...]:
-    """A dialogue of several turns as one :class:`Answered` per turn; the masks are dealt out by the ``[SEG]`` of each answer."""
+def split_turns(prompts: Sequence[str], answers: Sequence[str], masks: Bool[Tensor, "m h w"], scores: Sequence[Score] = ()) -> tuple[Answered, ...]:
+    """A dialogue of several turns as one :class:`Answered` per turn; masks and their scores are dealt out by the ``[SEG]`` of each answer."""
     ends = np.cumsum([answer.count(SEG) for answer in answers]).tolist()
     starts = [0, *ends[:-1]]
     ends[-1] = len(masks)  # a surplus is refused by the last turn rather than dropped here
-    return tuple(Answered(p, a, masks[i:j]) for p, a, i, j in zip(prompts, answers, starts, ends, strict=True))
+    return tuple(Answered(p, a, masks[i:j], scores=tuple(scores[i:j])) for p, a, i, j in zip(prompts, answers, starts, ends, strict=True))
 
 
 class AnswerWriter:
@@ -108,7 +101,8 @@ class AnswerWriter:
     mask also ``<key>.tif``, one 0/1 band per mask in the image's own CRS and grid, and ``<key>.geojson``, its polygons in WGS84. The
     number of a mask is the same everywhere: in the picture, as band of the GeoTIFF, and as ``index`` in JSONL and GeoJSON; it counts from 1.
 
-    Every line is written out at once, so a run that is killed keeps what it has.
+    Every line is written out at once, so a run that is killed keeps what it has. An image's files are put in place after its line, so a killed run leaves
+    none that no line lists; the last line may then list files that are not there.
 
     Args:
         folder: made when it does not exist.
@@ -123,17 +117,20 @@ class AnswerWriter:
         self.counts: Counter[Status] = Counter()
         """How many answers had each status so far."""
         self._names: dict[str, str] = {}
+        self._unfinished = self.folder / UNFINISHED
         if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file, but answers need a folder; choose another with --output.")
+            raise ValueError(f"{self.folder} is a file, but answers need a folder; {ELSEWHERE}.")
         self.folder.mkdir(parents=True, exist_ok=True)
         index = self.folder / ANSWERS
         if index.exists() and index.stat().st_size:
             if not overwrite:
                 raise ValueError(
-                    f"{index} holds the answers of an earlier run, which are not overwritten; choose another folder with --output, or say overwrite=True."
+                    f"{index} holds the answers of an earlier run, which are not overwritten; {ELSEWHERE}, "
+                    "or say --trainer.callbacks.overwrite true (in code overwrite=True)."
                 )
             for name in _listed(index):
                 (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self._unfinished, ignore_errors=True)
         index.write_text("")
 
     def write(
@@ -166,22 +163,23 @@ class AnswerWriter:
                 raise ValueError(f"masks of {tuple(one.masks.shape[1:])} rows and columns for the image {key!r} of {size}; bring them to its own size first.")
         masks = torch.cat([torch.zeros(0, *size, dtype=torch.bool), *(one.masks.detach().cpu() for one in answered)])
         labels = [name for one in answered for name in one.names]
-        prompts = [one.prompt for one in answered for _ in one.masks]
         kinds = {"picture": ".png"}
         if georeference is not None and len(masks):
             kinds["masks"] = ".tif"
-            if _on_earth(georeference):
+            if on_earth(georeference):
                 kinds["vectors"] = ".geojson"
             else:
                 warnings.warn(f"{key} has a grid but no CRS that leads to the earth: its masks are written as GeoTIFF, not as GeoJSON.", stacklevel=2)
         files = self._claim(key, kinds)
 
+        self._unfinished.mkdir(exist_ok=True)
+        parts = {kind: self._unfinished / path.name for kind, path in files.items()}
         picture = overlay(image, masks.numpy(), labels, [(one.prompt, one.answer) for one in answered])
-        Image.fromarray(picture).save(files["picture"])
-        if georeference is not None and "masks" in files:
-            _write_geotiff(files["masks"], masks, labels, georeference)
-        if georeference is not None and "vectors" in files:
-            _write_geojson(files["vectors"], masks, prompts, labels, georeference)
+        Image.fromarray(picture).save(parts["picture"])
+        if georeference is not None and "masks" in parts:
+            _write_geotiff(parts["masks"], masks, labels, georeference)
+        if georeference is not None and "vectors" in parts:
+            _write_geojson(parts["vectors"], answered, georeference)
         record = {
             "key": key,
             "image": str(source) if source is not None else None,
@@ -191,6 +189,9 @@ class AnswerWriter:
         }
         with (self.folder / ANSWERS).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
+        for kind, path in files.items():
+            parts[kind].replace(path)
+        self._unfinished.rmdir()
         self.counts.update(one.status for one in answered)
         return files
 
@@ -204,48 +205,9 @@ class AnswerWriter:
         files = {kind: self.folder / f"{name}{suffix}" for kind, suffix in kinds.items()}
         for path in files.values():
             if path.exists():
-                raise ValueError(f"{path} exists and is not of this run, so it is not overwritten (is it an input?); choose an empty folder with --output.")
+                raise ValueError(f"{path} exists and is not of this run, so it is not overwritten (is it an input?); {ELSEWHERE}.")
         self._names[name.casefold()] = key
         return files
-
-
-def vectorise(mask: Bool[Tensor, "h w"], georeference: Georeference, properties: Mapping[str, str | int] | None = None) -> list[Feature]:
-    """The connected regions of a mask as GeoJSON polygons in WGS84 longitude and latitude, as RFC 7946 asks.
-
-    Outlines follow the edges of pixels; pixels that touch only at a corner are separate regions, so every polygon is valid.
-
-    Args:
-        georeference: of the image that the mask belongs to.
-        properties: copied into each feature.
-
-    Raises:
-        ValueError: when the georeference has no CRS.
-    """
-    if not georeference["crs"]:
-        raise ValueError("the georeference has no CRS, so its pixels have no longitude and latitude; give the image a CRS or use the GeoTIFF.")
-    crs, pixels = CRS.from_wkt(georeference["crs"]), mask.detach().cpu().numpy()
-    regions = [region for region, _ in shapes(pixels.astype(np.uint8), mask=pixels, connectivity=4, transform=Affine(*georeference["transform"]))]
-    features: list[Feature] = []
-    for placed in transform_geom(crs, "EPSG:4326", regions) if regions else []:
-        parts = [placed["coordinates"]] if placed["type"] == "Polygon" else placed["coordinates"]  # two where it crosses the date line
-        for rings in parts:
-            wound = [_wind(ring, outer=place == 0) for place, ring in enumerate(rings)]
-            features.append({"type": "Feature", "properties": dict(properties or {}), "geometry": {"type": "Polygon", "coordinates": wound}})
-    return features
-
-
-def _wind(ring: Sequence[Sequence[float]], *, outer: bool) -> Ring:
-    west, south = ring[0][:2]  # measured from here, or a pixel would drown in the rounding of degrees
-    points = [[float(point[0]), float(point[1])] for point in ring]
-    area = sum((x - west) * (v - south) - (u - west) * (y - south) for (x, y), (u, v) in pairwise(points))
-    return points if (area > 0) == outer else points[::-1]
-
-
-def _on_earth(georeference: Georeference) -> bool:
-    if not georeference["crs"]:
-        return False
-    crs = CRS.from_wkt(georeference["crs"])
-    return bool(crs.is_geographic or crs.is_projected)
 
 
 def _write_geotiff(path: Path, masks: Tensor, labels: Sequence[str], georeference: Georeference) -> None:
@@ -262,12 +224,12 @@ def _write_geotiff(path: Path, masks: Tensor, labels: Sequence[str], georeferenc
             raster.set_band_description(band, label.encode("utf-8", "replace").decode())
 
 
-def _write_geojson(path: Path, masks: Tensor, prompts: Sequence[str], labels: Sequence[str], georeference: Georeference) -> None:
-    features = [
-        feature
-        for index, (mask, prompt, label) in enumerate(zip(masks, prompts, labels, strict=True), 1)
-        for feature in vectorise(mask, georeference, {"prompt": prompt, "label": label, "index": index})
-    ]
+def _write_geojson(path: Path, answered: Sequence[Answered], georeference: Georeference) -> None:
+    features, index = list[Feature](), 0
+    for one in answered:
+        for mask, label, score in zip(one.masks, one.names, one.scores or ({},) * len(one.masks), strict=True):
+            index += 1
+            features += vectorise(mask, georeference, {"prompt": one.prompt, "label": label, "index": index, **score})
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
 
 
@@ -281,7 +243,7 @@ def _records(answered: Sequence[Answered]) -> Iterator[dict[str, object]]:
             "status": one.status,
             "index": list(range(first, first + len(encoded))),
             "labels": list(one.names),
-            "scores": list(one.scores) or None,
+            "scores": list(one.scores),
             "boxes": [_box(mask) for mask in one.masks],
             "area_px": [int(mask.sum()) for mask in one.masks],
             "masks": encoded,
@@ -304,7 +266,9 @@ def _file_name(key: str) -> str:
 
 def _listed(index: Path) -> list[str]:
     try:
-        lines = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [Path(name).name for line in lines for name in line["files"].values()]
+        lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
+        if lines and lines[-1].startswith('{"key": ') and not lines[-1].endswith("\n"):
+            lines.pop()  # cut off by a kill, before its files were put in place
+        return [Path(name).name for line in map(json.loads, filter(str.strip, lines)) for name in line["files"].values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is not of geopix or was cut off ({error}), so nothing is overwritten; choose another folder with --output.") from error
+        raise ValueError(f"{index} is not of geopix ({error}), so nothing is overwritten; {ELSEWHERE}.") from error

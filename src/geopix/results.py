@@ -112,7 +112,7 @@ class Results(Callback):
         return {
             "version": __version__,
             "protocol": task.protocol,
-            "data": source.title,
+            "data": source.identity,
             "checkpoint": state,
             "config": hashlib.sha256(config.encode()).hexdigest(),
             "controls": task.controls,

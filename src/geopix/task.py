@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,7 @@ class GeoPixTask(LightningModule):
         self.scores = Scores(protocol)
         # A checkpoint holds what was trained; what is missing from it is told apart from what was never trained in on_load_checkpoint.
         self.strict_loading = False
+        self._seen: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ training
 
@@ -70,17 +72,45 @@ class GeoPixTask(LightningModule):
         named = torch.rand(len(batch.masks), device=self.device) < self.named_share
         output = self.net(batch, named)
         terms, total = loss_terms(output, batch.masks, self.active_loss), output.logits.new_zeros((), dtype=torch.float32)
-        counts = self._mean_over_ranks(torch.stack([terms[name][1].float() if name in terms else torch.zeros_like(total) for name in TERMS]))
+        nothing = (torch.zeros_like(total), torch.zeros_like(total))
+        values, counts = self._mean_over_ranks(torch.stack([torch.stack([each.detach().float() for each in terms.get(name, nothing)]) for name in TERMS])).T
+        counts, logged = counts.clamp(min=1 / self.trainer.world_size), torch.zeros_like(total)
         for name, (value, _) in terms.items():
-            loss = value / counts[TERMS.index(name)].clamp(min=1 / self.trainer.world_size)
-            self.log(f"train/{name}", loss.detach(), batch_size=1)
-            total = total + weight_of(name, self.active_loss) * loss
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
+            index, weight = TERMS.index(name), weight_of(name, self.active_loss)
+            self.log(f"train/{name}", values[index] / counts[index], batch_size=1)
+            total, logged = total + weight * value / counts[index], logged + weight * values[index] / counts[index]
+        self.log("train/loss", logged, prog_bar=True, batch_size=1)
+        self._seen = batch.keys
         # Every trainable parameter takes part in each step: a rank with captions only must not leave the others waiting.
         return total + sum((parameter.sum() * 0.0 for parameter in self.net.parameters() if parameter.requires_grad), start=total.new_zeros(()))
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Keep a gradient that is not finite from the weights, and parameters that took no part in any rank's losses where they are.
+
+        Without the latter, an optimizer whose steps do not depend on the size of a gradient (Muon) would repeat the last direction at full length.
+
+        Raises:
+            ValueError: naming the parameters and the images; the last checkpoint is from before.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:  # of 16-mixed, which leaves such steps out by itself
+            return
+        named = {name: parameter for name, parameter in self.named_parameters() if parameter.grad is not None}
+        largest = torch._foreach_norm([parameter.grad for parameter in named.values() if parameter.grad is not None], float("inf")) if named else []
+        sizes = dict(zip(named, torch.stack(list(largest)).tolist() if named else [], strict=True))
+        if wrong := [name for name, size in sizes.items() if not math.isfinite(size)]:
+            losses = {name: float(value) for name, value in self.trainer.callback_metrics.items() if name.startswith("train/")}
+            raise ValueError(
+                f"step {self.global_step}: the gradients of {len(wrong)} parameters are not finite, {wrong[0]} first\n"
+                f"  found     {', '.join(f'{name} {value:g}' for name, value in losses.items())}\n  images    {', '.join(self._seen)}\n"
+                "  expected  finite losses; the weights are as they were before this step\n"
+                "  next      look at these images; a lower learning rate, or trainer.precision 32-true, from the last checkpoint with --ckpt_path last"
+            )
+        for name, parameter in named.items():
+            if sizes[name] == 0:
+                parameter.grad = None
+
     def _mean_over_ranks(self, counts: Tensor) -> Tensor:
-        """Elements per rank on average: DDP averages gradients, so the sum over ranks is divided by the count over ranks."""
+        """Sums of losses and elements per rank on average: DDP averages gradients, so the sum over ranks is divided by the count over ranks."""
         counted = self.trainer.strategy.reduce(counts, reduce_op="mean")
         assert isinstance(counted, Tensor)
         return counted
@@ -164,7 +194,7 @@ class GeoPixTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained and what moves with it (buffers, the tokenizer), and say what that is."""
         names = [name for name, _ in self.named_parameters()]
-        checkpoint["state_dict"] = trained_state(checkpoint["state_dict"], names, self.trainable)
+        checkpoint["state_dict"] = trained_state(self, checkpoint["state_dict"], self.trainable)
         said = manifest(
             names, self.trainable, classes=self.net.classes, bands=self.net.encoder.bands, seg_tokens=len(self.net.llm.seg_ids), hparams=self.hparams
         )

@@ -161,6 +161,7 @@ def test_a_public_set_is_a_source(miniature: Miniature, tmp_path: Path) -> None:
         assert source.count
         assert source.bands == 3
         assert reader.about.name in source.title
+        assert len({source.identity, *(PublicSet(reader, 32, cache=tmp_path / "cache", **read).identity for read in ({"high": 9}, {"seed": 1}))}) == 3
         batch = collate([source.sample(index, truth=True) for index in range(source.count)])
         assert len(batch.dialogues) >= source.count
         assert bool(len(batch.masks)) == bool(expected)

@@ -255,3 +255,43 @@ def test_labels_with_a_wrong_crs_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("[ 3", "[ 50000").replace("[3", "[50000"))
     with pytest.raises(ValueError, match=r"said to be in degrees .* Give their true CRS as labels_crs"):
         list(GeoLabels(tmp_path / "set", images="images/*.tif").records(Report()))
+
+
+def test_null_classes_points_and_unused_names_are_told(tmp_path: Path) -> None:
+    import geopandas
+    import shapely
+
+    layouts.geolabels(tmp_path)
+    path = tmp_path / "labels.gpkg"
+    shapes = geopandas.read_file(path).to_crs("EPSG:32636").geometry
+    x, y = shapes[0].centroid.x, shapes[0].centroid.y
+    line = shapely.LineString([(x, y), (x + 60, y)])
+    shapes = [shapes[0], shapely.GeometryCollection([shapes[1], line]), line, shapely.Point(x, y), shapes[1].buffer(5)]
+    labels = geopandas.GeoDataFrame({"kind": [1, 2, 2, 2, None]}, geometry=shapes, crs="EPSG:32636")
+    for file, driver in (("labels.geojson", "GeoJSON"), ("labels.gpkg", "GPKG")):
+        labels.to_crs("EPSG:4326").to_file(tmp_path / file, driver=driver)
+        report = Report()
+        (record,) = GeoLabels(tmp_path, Path(file), "images/*.tif", field="kind", classes={"1": "storage tank", "1.0": "x", "7": "y"}).records(report)
+        assert [one["class"] for one in record["instances"]] == ["storage tank", "2", None]
+        assert "all" not in str(record["dialogues"]), "an unknown class is no class that several have"
+        assert (report.counts["label that is no polygon"], report.counts["label without a class"], report.counts["label outside all pictures"]) == (2, 1, 0)
+        assert [entry["what"].split(" covers")[0] for entry in report.quarantine] == ["a LineString", "a Point"]
+        (remark,) = report.remarks
+        assert remark.startswith("classes names ['1.0', '7'], but the column 'kind' of")
+        assert "holds ['1', '2']" in remark
+
+
+def test_a_label_without_area_is_counted(tmp_path: Path) -> None:
+    import geopandas
+    import shapely
+
+    layouts.geolabels(tmp_path)
+    path = tmp_path / "labels.gpkg"
+    labels = geopandas.read_file(path).to_crs("EPSG:32636")
+    x, y = labels.geometry[1].centroid.x, labels.geometry[1].centroid.y
+    labels.geometry = [labels.geometry[0], shapely.Polygon([(x, y), (x + 40, y), (x + 20, y)]), labels.geometry[2]]
+    labels.to_file(path, driver="GPKG")
+    report = Report()
+    (record,) = GeoLabels(tmp_path, Path("labels.gpkg"), "images/*.tif").records(report)
+    assert len(record["instances"]) == 1
+    assert report.counts["label without area"] == 1

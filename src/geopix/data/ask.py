@@ -7,17 +7,19 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 
 from geopix.data.frame import letterbox
-from geopix.data.images import Scaling, describe, image_size, read_image
+from geopix.data.georeference import place_of
+from geopix.data.images import Original, Scaling, check_image, describe, image_size, read_original
+from geopix.data.records import Record
+from geopix.data.schema import PATH as SCHEMA
+from geopix.data.schema import fault
 from geopix.data.source import Source
 from geopix.types import SEG, Dialogue, Sample, Turn
 
@@ -32,6 +34,11 @@ TAG = re.compile(r"\s*\[(segment|refer|caption|vqa)\]")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gtiff", ".jp2", ".webp", ".bmp")
 """What is taken for an image in a folder; a file that is named by itself may have any name."""
+
+FIELDS = ("image", "prompts", "key", "window", "georeference")
+"""What a line of a JSONL may say to be asked; other fields of records, such as dialogues, are passed over."""
+
+KNOWN = frozenset(json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]) | {"prompts"}
 
 SHOWN = 50
 """Problems that one message lists; the rest are counted."""
@@ -49,11 +56,13 @@ class Asked:
 
     Args:
         names: names that the image may go by, the shortest first; the first that is its alone becomes its key.
+        record: what a JSONL says of the image itself.
     """
 
     path: Path
     talks: Talks
     names: tuple[str, ...]
+    record: Record = field(default_factory=dict)
 
 
 class Ask(Source):
@@ -64,10 +73,13 @@ class Ask(Source):
 
         {"image": "harbour.tif", "prompts": ["[segment] where are the ships?", ["[vqa] is there a bridge?", "[segment] and where is it?"]]}
 
+    ``key``, ``window`` and ``georeference`` in a line mean what they mean in a record (``docs/data.md``); a warning names fields that nothing reads.
+
     Args:
         images: files, folders of images, or JSONL files, one or several.
         prompts: what is asked about every image that has no prompts of its own.
-        size: rows and columns of the canvas that an image is letterboxed to; the size that the model was trained at.
+        size: rows and columns of the canvas that an image is letterboxed to; the size that the model was trained at. On the command line it is that of the
+            configuration's other data unless given.
         task: put in front of a prompt that does not begin with a task's tag, as ``[segment]``, because the shipped models were trained with it;
             null leaves prompts as they are.
         bands: numbers of the image bands to read, the first being 1; all but alpha unless given.
@@ -83,7 +95,7 @@ class Ask(Source):
         self,
         images: list[Path] | Path,
         prompts: list[str] | str | None = None,
-        size: int = 128,
+        size: int | None = None,
         *,
         task: Task | None = "segment",
         bands: list[int] | None = None,
@@ -91,10 +103,21 @@ class Ask(Source):
         high: float | int | None = None,
         recursive: bool = False,
     ) -> None:
-        self.size, self.task, self.recursive = size, task, recursive
+        self._size, self.task, self.recursive = size, task, recursive
         self.scale, self._bands = Scaling(low, high), bands
         self._prompts = [prompts] if isinstance(prompts, str) else prompts or []
         self._paths = [Path(images)] if isinstance(images, (str, Path)) else [Path(path) for path in images]
+
+    @property
+    def size(self) -> int:
+        """Rows and columns of the canvas.
+
+        Raises:
+            ValueError: when nobody has said it.
+        """
+        if self._size is None:
+            raise ValueError("the size that the model was trained at is not known: give size, on the command line --data.predict.size.")
+        return self._size
 
     @cached_property
     def _asked(self) -> dict[str, Asked]:
@@ -140,15 +163,16 @@ class Ask(Source):
         if truth:
             raise ValueError(f"{type(self).__name__} holds questions without answers, so nothing can be scored by it; it is a source for data.predict alone.")
         key = self._keys[index]
-        _, values, georeference = self._read(key)
-        image, frame = letterbox(torch.from_numpy(values), self.size)
+        original = self.original(key)
+        image, frame = letterbox(torch.from_numpy(original.values), self.size)
         dialogues = tuple(Dialogue(tuple(map(Turn, talk)), task=_family(talk)) for talk in self._asked[key].talks)
-        return Sample(image, dialogues, key, frame, georeference=georeference)
+        return Sample(image, dialogues, key, frame, georeference=original.georeference)
 
-    def original(self, key: str) -> tuple[Path, Float32[np.ndarray, "c h w"]]:
-        """The file of an image and its values in 0..1 at its own size."""
-        path, values, _ = self._read(key)
-        return path, values
+    def original(self, key: str) -> Original:
+        """An image at its own size, as it stands in its file."""
+        asked = self._asked[key]
+        original = read_original(asked.path, self._bands, self.scale, asked.record.get("window"))
+        return replace(original, georeference=place_of(asked.record, original.georeference))
 
     def check(self) -> None:
         """Reads the images, of many only the first 200 whole, and says when much of them vanishes in the canvas.
@@ -161,7 +185,7 @@ class Ask(Source):
         sizes: list[tuple[int, int, Path]] = []
         for number, (key, asked) in enumerate(self._asked.items()):
             try:
-                shape = self._read(key)[1].shape if number < READ else image_size(asked.path, self._bands)
+                shape = self.original(key).values.shape if number < READ else check_image(asked.path, self._bands, self.scale, asked.record.get("window"))
             except (ValueError, FileNotFoundError) as error:
                 problems.append(str(error))
                 continue
@@ -180,10 +204,6 @@ class Ask(Source):
                 "small things vanish. Cut such images into tiles.",
                 len(large), len(sizes), MUCH, self.size, path, height, width, round(max(height, width) / self.size),
             )  # fmt: skip
-
-    def _read(self, key: str) -> tuple[Path, Float32[np.ndarray, "c h w"], Any]:
-        path = self._asked[key].path
-        return path, *read_image(path, self._bands, self.scale)
 
     def _find(self, path: Path, common: Talks, problems: list[str]) -> Iterator[Asked]:
         """The images that a path stands for."""
@@ -212,6 +232,7 @@ class Ask(Source):
             return
         if not any(line.strip() for line in lines):
             problems.append(f"{path} names no image: the file holds no line.")
+        unread: Counter[str] = Counter()
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
             if not line.strip():
@@ -223,12 +244,19 @@ class Ask(Source):
                 continue
             asked = self._from_record(record, path.parent, common, where, problems)
             if asked is not None:
+                unread.update(set(record) - KNOWN)
                 yield asked
+        if unread:
+            LOG.warning("%s holds fields that nothing reads (with the number of lines): %s. A line may hold %s.", path, dict(unread), ", ".join(FIELDS))
 
     def _from_record(self, record: Any, root: Path, common: Talks, where: str, problems: list[str]) -> Asked | None:
         if not isinstance(record, dict) or not isinstance(record.get("image"), str) or not isinstance(record.get("prompts", []), list):
             found = f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
             problems.append(f"{where}: expected an object with a path in 'image' and a list in 'prompts', found {found}.")
+            return None
+        said = {name: record[name] for name in FIELDS if name in record}
+        if wrong := fault(said):
+            problems.append(f"{where}: {wrong}.")
             return None
         file = root / record["image"]
         if not file.is_file():
@@ -238,8 +266,9 @@ class Ask(Source):
             problems.append(f"{where}: no prompts, but dialogues: such a file is read by geopix.data.instruct.RealImages. Or give prompts for all images.")
             return None
         talks = _dialogues(record["prompts"], self.task, f"{where}, prompts", problems) if record.get("prompts") else common
-        names = (str(record["key"]),) if "key" in record else (file.stem, file.name, file.as_posix())
-        return Asked(file, talks, names)
+        part = "".join(f"_{each}" for each in record.get("window") or ())
+        names = (record["key"],) if "key" in record else tuple(name + part for name in (file.stem, file.name, file.as_posix()))
+        return Asked(file, talks, names, said)
 
 
 def _list(problems: Sequence[str]) -> str:

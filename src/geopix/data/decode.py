@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from geopix.data.frame import letterbox, letterbox_masks
+from geopix.data.georeference import place_of
 from geopix.data.images import Scaling, read_image
 from geopix.data.index import DEFAULT_TASK
 from geopix.data.instances import InstanceMasks
@@ -33,6 +34,7 @@ def sample_of(
         locate: from a path in the record to a file.
     """
     values, georeference = read_image(locate(record["image"]), bands, scale, record.get("window"))
+    georeference = place_of(record, georeference)
     image, frame = letterbox(torch.from_numpy(values), size)
     reader = InstanceMasks(record, locate, frame.height, frame.width)
     entries = record.get("dialogues", [])

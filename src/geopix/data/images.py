@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from jaxtyping import Bool, Float32, Shaped
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from geopix.data.georeference import place_in_file
 from geopix.types import Georeference
 
 STRICT = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "YES"}
@@ -47,14 +48,40 @@ class Scaling:
             raise ValueError(f"a range of stored values needs low < high; found low={self.low}, high={self.high}.")
 
 
+@dataclass(frozen=True)
+class Original:
+    """An image at its own size, as it stands in its file.
+
+    Args:
+        path: the file.
+        values: in 0..1; 0 where they are missing.
+        valid: where any band has a value.
+        georeference: its place on the earth; None where the file does not say it.
+    """
+
+    path: Path
+    values: Float32[np.ndarray, "c h w"]
+    valid: Bool[np.ndarray, "h w"]
+    georeference: Georeference | None
+
+
 def read_image(
     path: Path, bands: Sequence[int] | None, scale: Scaling, window: Sequence[int] | None = None
 ) -> tuple[Float32[np.ndarray, "c h w"], Georeference | None]:
-    """An image with values in 0..1 and its place on the earth, if the file says it.
+    """Values and place of :func:`read_original`."""
+    image = read_original(path, bands, scale, window)
+    return image.values, image.georeference
+
+
+def read_original(path: Path, bands: Sequence[int] | None, scale: Scaling, window: Sequence[int] | None = None) -> Original:
+    """An image with values in 0..1, where it has data, and its place on the earth, if the file says it.
 
     Missing values become 0. In an 8-bit file a pixel is missing when *all* bands read hold the declared nodata value (0 and 255 are ordinary in
-    one band alone); in other types each band counts for itself. NaN and infinity are always missing. A palette becomes red, green, blue.
+    one band alone); in other types each band counts for itself. NaN and infinity are always missing, and so is what a mask of the file leaves out, or an
+    alpha band that is not read itself and holds 0. A palette becomes red, green, blue.
     Scales, offsets and EXIF orientation that a file may declare are not applied.
+
+    A place that is said by control points is the affine transform that fits them best; a grid without a CRS has the CRS "".
 
     Args:
         path: the file.
@@ -78,15 +105,17 @@ def read_image(
                 values, missing = _palette(values, dataset), np.zeros((1, 1, 1), dtype=bool)
             else:
                 missing = _missing(values, [dataset.nodatavals[band - 1] for band in chosen])
+            missing = missing | _masked(dataset, chosen, part)
             low, high = _range(path, values, missing, scale, dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"))
-            place = _georeference(dataset, part)
+            place = place_in_file(path, dataset, part)
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as an image: {describe(path)}. ({_short(error)})") from error
     if values.dtype == np.uint8:  # 256 values are scaled once, and looked up
         image = _scaled(np.arange(256, dtype=np.uint8), low, high).take(values)
     else:
         image = _scaled(np.where(missing, values.dtype.type(0), values), low, high)
-    return np.where(missing, np.float32(0), image) if missing.any() else image, place
+    valid = np.broadcast_to(~missing.all(axis=0), values.shape[1:])
+    return Original(path, np.where(missing, np.float32(0), image) if missing.any() else image, valid, place)
 
 
 def check_image(path: Path, bands: Sequence[int] | None, scale: Scaling, window: Sequence[int] | None = None) -> tuple[int, int, int]:
@@ -206,7 +235,7 @@ def _palette(values: Shaped[np.ndarray, "1 h w"], dataset: rasterio.io.DatasetRe
 
 
 def _missing(values: Shaped[np.ndarray, "c h w"], nodata: Sequence[float | None]) -> Bool[np.ndarray, "_ _ _"]:
-    """Where values are missing, by the rule that :func:`read_image` documents."""
+    """Where values are missing by themselves, by the rule that :func:`read_original` documents."""
     if values.dtype.kind in "iu" and all(value is None for value in nodata):
         return np.zeros((1, 1, 1), dtype=bool)
     missing: np.ndarray = ~np.isfinite(values)
@@ -214,6 +243,16 @@ def _missing(values: Shaped[np.ndarray, "c h w"], nodata: Sequence[float | None]
         if value is not None and not np.isnan(value):
             missing[band] |= values[band] == value
     return np.asarray(missing.all(axis=0, keepdims=True)) if values.dtype == np.uint8 else missing
+
+
+def _masked(dataset: rasterio.io.DatasetReader, chosen: Sequence[int], part: Window | None) -> Bool[np.ndarray, "1 _ _"]:
+    """Where a mask of the file, or an alpha band that is not among the chosen, says that there is no data."""
+    alpha = [band for band, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
+    if alpha and alpha[0] not in chosen:
+        return np.asarray(dataset.read(alpha[:1], window=part) == 0)
+    if dataset.mask_flag_enums[chosen[0] - 1] == [MaskFlags.per_dataset]:
+        return np.asarray(dataset.read_masks(chosen[:1], window=part) == 0)
+    return np.zeros((1, 1, 1), dtype=bool)
 
 
 def _range(path: Path, values: Shaped[np.ndarray, "c h w"], missing: Bool[np.ndarray, "_ _ _"], scale: Scaling, bits: str | None) -> tuple[float, float]:
@@ -237,13 +276,6 @@ def _range(path: Path, values: Shaped[np.ndarray, "c h w"], missing: Bool[np.nda
 
 def _scaled(values: Shaped[np.ndarray, "*sides"], low: float, high: float) -> Float32[np.ndarray, "*sides"]:
     return np.clip((values.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
-
-
-def _georeference(dataset: rasterio.io.DatasetReader, part: Window | None) -> Georeference | None:
-    if dataset.crs is None or dataset.transform.is_identity:
-        return None
-    a, b, c, d, e, f = tuple(dataset.transform if part is None else dataset.window_transform(part))[:6]
-    return {"crs": dataset.crs.to_wkt(), "transform": (a, b, c, d, e, f)}
 
 
 def _short(error: Exception) -> str:

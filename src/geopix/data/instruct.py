@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float32
 
 from geopix.data.decode import choose_dialogues, draw_seed, key_of, sample_of
-from geopix.data.images import Scaling, check_image, image_size, read_image
+from geopix.data.georeference import place_of
+from geopix.data.images import Original, Scaling, check_image, image_size, read_image, read_original
 from geopix.data.index import open_index
 from geopix.data.instances import InstanceMasks
 from geopix.data.order import weight_for
@@ -108,16 +108,15 @@ class InstructRecords:
         allowed = allowed if self._rows is None else allowed[self._rows]
         return None if allowed.all() else array("I", np.flatnonzero(allowed).astype(np.uint32).tobytes())
 
-    def original(self, key: str) -> tuple[Path, Float32[np.ndarray, "c h w"]]:
-        """The file of the image with this key, and its values in 0..1 at its own size.
+    def original(self, key: str) -> Original:
+        """The image with this key at its own size, as it stands in its file.
 
         Raises:
             KeyError: when no record has the key.
         """
         for index in self.positions(key):
             record = self.record(index)
-            path = self.locate(record["image"])
-            return path, read_image(path, self.bands, self.scale, record.get("window"))[0]
+            return read_original(self.locate(record["image"]), self.bands, self.scale, record.get("window"))
         raise KeyError(f"no record of {self.path} has the key {key!r}.")
 
     def positions(self, key: str) -> list[int]:
@@ -177,6 +176,7 @@ class InstructRecords:
         if size is None:
             return 0
         bands, height, width = size
+        _attempt(partial(place_of, record, None), where, problems)
         reader = _attempt(lambda: InstanceMasks(record, self.locate, height, width), where, problems)
         if reader is not None:
             for number, entry in enumerate(record.get("dialogues", [])):
@@ -267,6 +267,14 @@ class RealImages(Source):
         return f"{self._called[0]}, {self.count} images {self._called[1]}"
 
     @property
+    def identity(self) -> str:
+        """Title, the file with its length and time, and all that it is read with."""
+        path = self.records.path
+        state = path.stat()
+        read = {**self._open.keywords, "dialogues": self.dialogues, "seed": self.seed}
+        return f"{self.title}; {path.resolve()} {state.st_size} {state.st_mtime_ns}; {read}"
+
+    @property
     def bands(self) -> int:  # type: ignore[override]
         """Image bands of every sample; the first file tells."""
         return self.records.num_bands()
@@ -275,7 +283,7 @@ class RealImages(Source):
         """See :meth:`InstructRecords.check`."""
         self.records.check()
 
-    def original(self, key: str) -> tuple[Path, Float32[np.ndarray, "c h w"]]:
+    def original(self, key: str) -> Original:
         """See :meth:`InstructRecords.original`."""
         return self.records.original(key)
 

@@ -88,7 +88,7 @@ class GeoPixData(LightningDataModule):
         val: source that choices are made on.
         test: source that the final numbers come from.
         predict: source of images with prompts to answer.
-        samples: images in one training epoch where no curriculum says so; sources with an end are read over and over.
+        samples: training images over all ranks where no curriculum says so; sources with an end are read over and over. A training is one pass over them.
         batch_size: training images per step and rank.
         eval_batch_size: images per step and rank elsewhere; as ``batch_size`` by default.
         join: dialogues of one image that training asks in one go (see :func:`geopix.data.source.collate`).
@@ -97,7 +97,8 @@ class GeoPixData(LightningDataModule):
         appearance: changes of colour, sharpness and noise in training, made on the device.
 
     Raises:
-        ValueError: when a verb's source is missing, empty, or fails its check, or when bands of the sources differ.
+        ValueError: when a verb's source is missing, empty, or fails its check, when bands of the sources differ, or when the trainer would begin the training's
+            samples and stages anew (``max_epochs`` above 1).
     """
 
     def __init__(
@@ -161,6 +162,12 @@ class GeoPixData(LightningDataModule):
         world = trainer.world_size
         if self.samples < self.batch_size * world:
             raise ValueError(f"training has {self.samples} samples, fewer than one step of {self.batch_size} on each of {world} ranks; lower data.batch_size.")
+        steps = self.samples // (self.batch_size * world) // trainer.accumulate_grad_batches
+        if trainer.max_epochs != 1 and not 0 <= trainer.max_steps <= steps:
+            raise ValueError(
+                f"trainer.max_epochs is {trainer.max_epochs}, but a training is one pass over its {self.samples} samples, in which sources with an end are "
+                "read over and over; a second one would begin them and the stages anew. Set it to 1, and the length by samples: of each stage, or else of data."
+            )
         done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
         batches = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done)
         source = self.sources["train"]
@@ -170,12 +177,12 @@ class GeoPixData(LightningDataModule):
         return self._loader(_Planned(source, self._plan, self.seed), batches, join=self.join)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Change how training images look, on the device; what is drawn follows from the step's number."""
+        """Change how training images look, on the device; what is drawn follows from the step's number, and from nothing else that is drawn in the step."""
         trainer = self.trainer
         if self.appearance is None or trainer is None or not trainer.training:
             return batch
         step = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return replace(batch, images=self.appearance(batch.images, seed=hash((self.seed, trainer.global_rank, step)) % 2**63))
+        return replace(batch, images=self.appearance(batch.images, seed=hash((1, self.seed, trainer.global_rank, step)) % 2**63))
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """All of the validation source once, or nothing where there is none."""

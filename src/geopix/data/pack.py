@@ -148,6 +148,11 @@ class PackedImages(Source):
         return f"{self._summary['title']}, {self.count} images at {self.size} px"
 
     @property
+    def identity(self) -> str:
+        """Title, where the shards are, and all that they are read with."""
+        return f"{self.title}; {self.shards}, bands {self._bands}, {self.scale}, dialogues {self.dialogues}, seed {self.seed}; {self._summary['shards']}"
+
+    @property
     def kinds(self) -> frozenset[str]:  # type: ignore[override]
         """The tasks of all records."""
         return frozenset(self._summary["tasks"])

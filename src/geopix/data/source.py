@@ -17,7 +17,7 @@ class Source(ABC):
     Attributes:
         bands: image bands of every sample.
         count: how many images there are; None when they never end.
-        title: what it is called in results: everything that decides its content, in one line.
+        title: what it is called in results, in one line.
         kinds: every task that its dialogues may have, as ``family/kind``; empty where that is not known.
         remarks: what must be known beside every number that is made with it, such as counts other than those published.
         blocks: how many images, one after the other, are cheap to read together; None where it does not matter.
@@ -29,6 +29,11 @@ class Source(ABC):
     kinds: frozenset[str] = frozenset()
     remarks: Sequence[str] = ()
     blocks: Sequence[int] | None = None
+
+    @property
+    def identity(self) -> str:
+        """All that its samples depend on, in one line: a test goes on only with what the same source gave before. The title, unless more can change."""
+        return self.title
 
     @abstractmethod
     def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:

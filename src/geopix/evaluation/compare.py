@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geopix.evaluation.folder import Result, read_result
+from geopix.evaluation.folder import METRICS, Result, read_result
 from geopix.evaluation.names import is_count
 from geopix.evaluation.numbers import Interval, differences, mean_numbers
 
@@ -34,7 +35,7 @@ def compare(folders: Sequence[Path], *, seeds: int = 1, resamples: int = 1000) -
             bootstrap draws seeds as well as images.
 
     Raises:
-        ValueError: for fewer than two models, runs of different data or protocols, or a folder without a finished test.
+        ValueError: for fewer than two models, runs of different data or rules, or a folder without a finished test.
     """
     if seeds < 1 or len(folders) % seeds or len(folders) < 2 * seeds:
         each = f", of {seeds} runs each (--seeds {seeds})" if seeds > 1 else ""
@@ -49,7 +50,7 @@ def compare(folders: Sequence[Path], *, seeds: int = 1, resamples: int = 1000) -
 
 
 def read_alike(folders: Sequence[Path], *, seeds: int = 1) -> list[Result]:
-    """Results that may be compared: of the same data by the same protocol, each model with the same seeds in the same order.
+    """Results that may be compared: of the same data, by protocols that count alike, each model with the same seeds in the same order.
 
     Raises:
         ValueError: where they are not, or a folder holds no finished test.
@@ -66,6 +67,15 @@ def read_alike(folders: Sequence[Path], *, seeds: int = 1) -> list[Result]:
                 f"with --seeds {seeds} all runs of a model stand together, one for each seed, and every model has the same seeds in the same order."
             )
     return results
+
+
+def titles(folders: Sequence[Path], *, seeds: int = 1) -> list[str]:
+    """What each model is called in a table: its first folder, how many more it has, and its protocol where the models' differ."""
+    protocols = [str(json.loads((folder / METRICS).read_text(encoding="utf-8"))["protocol"]) for folder in folders]
+    more = f" and {seeds - 1} more" if seeds > 1 else ""
+    return [
+        f"{folder}{more}" + (f" ({protocol})" if len(set(protocols)) > 1 else "") for folder, protocol in zip(folders[::seeds], protocols[::seeds], strict=True)
+    ]
 
 
 def as_markdown(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -91,7 +101,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _same(where: Path, first: Result, other: Path, result: Result) -> None:
-    if first.protocol != result.protocol:
+    if not first.rule.counts_as(result.rule):
         raise ValueError(f"{where} was scored by the protocol {first.protocol}, {other} by {result.protocol}; test both by one.")
     if first.said["data_fingerprint"] != result.said["data_fingerprint"]:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 ProtocolName = Literal["generate", "generate_named", "generate_misnamed", "teacher_forced", "peers/lisa", "peers/rmsin", "peers/segearth"]
@@ -34,6 +34,10 @@ class Protocol:
     empty: float = 1.0
     strict: bool = True
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def counts_as(self, other: Protocol) -> bool:
+        """Whether two protocols differ at most in what the memory is told, so that their scores mean the same."""
+        return replace(self, says="", named=False, misnamed=False) == replace(other, says="", named=False, misnamed=False)
 
 
 _FREE = "the model gets image and question and writes its own answer; masks at the image's own size; a mask that was not drawn counts 0"

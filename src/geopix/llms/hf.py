@@ -16,7 +16,7 @@ from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from geopix.contracts import LanguageModel
+from geopix.contracts import LanguageModel, TooLongError
 from geopix.llms.sources import Quantise, Setting, check_at_hand, random_model, read_model, read_tokenizer, refuse_work_after_head
 from geopix.llms.template import Chat
 from geopix.types import Tokens, Turn
@@ -105,12 +105,14 @@ class HFLanguageModel(LanguageModel):
             self.lm.requires_grad_(False)
         if quantise is not None:
             self.register_state_dict_post_hook(_leave_out_scales)
+        self.train()  # weights that are read come in evaluation mode, in which activations are not checkpointed
 
     def tokenize(self, dialogues: Sequence[Sequence[Turn]], num_visual: int, *, ask: bool = False) -> Tokens:
         """Ids of the dialogues, left-padded, on the CPU. Labels cover answers and the token that ends each.
 
         Raises:
-            ValueError: for a dialogue without turns or longer than ``max_length``, and for an empty answer unless it is asked for.
+            ValueError: for a dialogue without turns, and for an empty answer unless it is asked for.
+            TooLongError: for dialogues longer than ``max_length``.
         """
         rows: list[tuple[list[int], list[int]]] = []
         for index, turns in enumerate(dialogues):
@@ -118,12 +120,16 @@ class HFLanguageModel(LanguageModel):
                 row = self.chat.ids(turns, num_visual, ask=ask)
             except ValueError as error:
                 raise ValueError(f"dialogue {index} of the batch: {error}") from error
-            if not turns or len(row[0]) > self.max_length:
-                raise ValueError(
-                    f"dialogue {index} of the batch: found {len(turns)} turns and {len(row[0])} tokens, {num_visual} of them visual; expected at least 1 turn "
-                    f"and at most max_length = {self.max_length} tokens. Shorten it, use a connector with fewer visual tokens, or raise max_length."
-                )
+            if not turns:
+                raise ValueError(f"dialogue {index} of the batch: found 0 turns, expected at least 1.")
             rows.append(row)
+        if long := [index for index, (ids, _) in enumerate(rows) if len(ids) > self.max_length]:
+            count, length = len(dialogues[long[0]]), len(rows[long[0]][0])
+            raise TooLongError(
+                f"dialogue {long[0]} of the batch: found {count} turns and {length} tokens, {num_visual} of them visual; expected at most max_length = "
+                f"{self.max_length} tokens. Shorten it, use a connector with fewer visual tokens, or raise max_length.",
+                long,
+            )
         longest = max((len(ids) for ids, _ in rows), default=0)
         ids = torch.full((len(rows), longest), self.chat.pad_id)
         labels = torch.full_like(ids, -100)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,9 @@ import yaml
 
 from geopix.cli import main
 from geopix.sweep.plan import Plan, Trial
-
-Config = dict[str, Any]
+from geopix.sweep.same import Config, fingerprint
 
 REPORT = "geopix.sweep.report.TrialReport"
-_SILENT = ("default_root_dir", "enable_progress_bar", "enable_model_summary", "logger")
-"""Options of the trainer that change no number."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +66,10 @@ def runnable(config: Config, folder: str) -> str:
     return yaml.safe_dump(config, sort_keys=False, width=140)
 
 
-def fingerprint(config: Config) -> str:
-    """All of a configuration that can change a number, as text."""
-    return json.dumps(_lasting(config), sort_keys=True)
-
-
-def differences(before: Config, now: Config) -> list[tuple[str, Any, Any]]:
-    """Key, earlier and present value of all that two configurations differ in, among what can change a number."""
-    old, new = _flat(_lasting(before)), _flat(_lasting(now))
-    return [(key, old.get(key, "absent"), new.get(key, "absent")) for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+def other(plan: Plan, trial: Trial) -> Config | None:
+    """The configuration that a trial which is not planned would have in this sweep; None where it cannot be read, as when a file is gone."""
+    code, printed, _ = _parse(plan.words(trial))
+    return yaml.safe_load(printed) if code == 0 else None
 
 
 def steps(config: Config) -> tuple[int, str] | None:
@@ -155,16 +146,3 @@ def _same(plan: Plan, one: Trial, two: Trial) -> str:
 def _callbacks(config: Config) -> list[dict[str, Any]]:
     given = config["trainer"]["callbacks"] or []
     return given if isinstance(given, list) else [given]
-
-
-def _lasting(config: Config) -> Config:
-    trainer = {name: value for name, value in config["trainer"].items() if name not in _SILENT}
-    return {name: value for name, value in config.items() if name not in ("results", "checkpoint")} | {"trainer": trainer}
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {name: each for part, below in value.items() for name, each in _flat(below, f"{key}.{part}" if key else str(part)).items()}
-    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        return {name: each for index, below in enumerate(value) for name, each in _flat(below, f"{key}.{index}").items()}
-    return {key: value}

@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from geopix.sweep.folder import FAILED, read_json, replace, state
 from geopix.sweep.plan import Plan, Trial, grouped, labels, planned
 from geopix.sweep.run import GEOPIX, Job, run
-from geopix.sweep.table import PICTURE, as_text, chosen, gather, write_plan, write_tables
+from geopix.sweep.same import differences, other_versions
+from geopix.sweep.table import PICTURE, PLAN, as_text, chosen, gather, write_plan, write_tables
 
 OK, FAILURES, USAGE, INTERRUPTED = 0, 1, 2, 130
 ABOUT = """The product of some options of geopix fit: each combination is an ordinary training with its test, in a folder of its own.
@@ -104,7 +105,11 @@ def _sweep(said: argparse.Namespace, rest: Sequence[str], program: Sequence[str]
     print(f"{len(trials)} trials in {output}; their configurations are being checked", flush=True)
     jobs = _jobs(plan, said, output, program)
     states = {name: _state(job, results, said) for name, job in jobs.items()}
+    others = _others(plan, results, said)
     elsewhere = _reused([jobs[trial.name] for trial in wanted if states[trial.name] != "finished"], said)
+    kept = [read_json(results / f"{name}.json") or {} for name, each in states.items() if each == "finished"]
+    if notice := other_versions([*kept, *others, *elsewhere.values()]):
+        print(f"geopix: {notice}", file=sys.stderr)
     if said.dry_run:
         states |= {name: f"in {result['reused']}" for name, result in elsewhere.items()}
         print(as_text([["trial", "state", "command"], *([job.name, states[job.name], f"geopix fit {shlex.join(job.command)}"] for job in jobs.values())]))
@@ -201,22 +206,46 @@ def _state(job: Job, results: Path, said: argparse.Namespace) -> str:
     Raises:
         ValueError: for a result of another configuration.
     """
-    from geopix.sweep.check import differences
-
     path = results / f"{job.name}.json"
     result = read_json(path)
     if result is None:
         return state(job.folder, job.text, test=job.test, benchmarks=job.benchmarks)
-    differing = differences(result["config"], dict(job.config))
-    if differing and not said.keep_results:
-        rows = as_text([["option", "result", "now"], *([key, str(before)[:40], str(now)[:40]] for key, before, now in differing[:8])])
+    if not said.keep_results:
+        _refuse_other(path, result["config"], dict(job.config))
+    measured = result["measured"] == ("test" if job.test else "last validation")
+    whole = measured if result["state"] == "done" else bool(said.asha)
+    return "finished" if whole else state(job.folder, job.text, test=job.test, benchmarks=job.benchmarks)
+
+
+def _others(plan: Plan, results: Path, said: argparse.Namespace) -> list[dict[str, Any]]:
+    """Results in the folder of trials that are not planned now: the tables count them beside those that are.
+
+    Raises:
+        ValueError: for one that this sweep, with the values of its axes, would have made with another configuration.
+    """
+    from geopix.sweep.check import other
+
+    names, keys = {PLAN, *(f"{trial.name}.json" for trial in plan.trials)}, [axis.key for axis in plan.axes]
+    read = {path: read_json(path) for path in sorted(results.glob("*.json")) if path.name not in names}
+    found = {path: result for path, result in read.items() if result is not None and list(result.get("axes", {})) == keys}
+    for path, result in found.items() if not said.keep_results else ():
+        config = other(plan, Trial(path.stem, result["axes"]))
+        if config is None:
+            print(f"geopix: {path} is counted and cannot be compared: its values cannot be read any more", file=sys.stderr)
+        else:
+            _refuse_other(path, result["config"], config)
+    return list(found.values())
+
+
+def _refuse_other(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a result of another configuration."""
+    differing = differences(before, now)
+    if differing:
+        rows = as_text([["option", "result", "now"], *([key, str(old)[:40], str(new)[:40]] for key, old, new in differing[:8])])
         raise ValueError(
             f"{path} was made with other values than this sweep has\n" + "\n".join(f"  {row}" for row in rows.splitlines()) + "\n"
             "  next      another folder (--output, --results), remove such results to run them again, or --keep_results to count them as they are"
         )
-    measured = result["measured"] == ("test" if job.test else "last validation")
-    whole = measured if result["state"] == "done" else bool(said.asha)
-    return "finished" if whole else state(job.folder, job.text, test=job.test, benchmarks=job.benchmarks)
 
 
 def _reused(jobs: Sequence[Job], said: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geopix.sweep.check import differences
 from geopix.sweep.folder import read_json
 from geopix.sweep.run import Job
+from geopix.sweep.same import differences
 
 
 def reused(jobs: Iterable[Job], folders: Sequence[Path]) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 from geopix.evaluation.names import is_count, plain
 from geopix.sweep.folder import read_json, replace
 from geopix.sweep.plan import Trial, is_seed, labels, short
+from geopix.sweep.same import differences
 
 PLAN = "sweep.json"
 TABLE, TRIALS, SUMMARY, PICTURE = "table.md", "trials.csv", "summary.csv", "trials.png"
@@ -123,6 +124,19 @@ def groups(found: Gathered) -> dict[tuple[str, ...], list[Trial]]:
     return grouped
 
 
+def unlike(found: Gathered) -> dict[str, list[str]]:
+    """By name, trials that ended and differ in more than their seeds from the first of their combination, with the options in which they do."""
+    seeds = {key.replace(".init_args", "") for key in found.keys if is_seed(key)}
+    said = {}
+    for trials in groups(found).values():
+        ended = [trial.name for trial in trials if found.state(trial) == "done"]
+        for name in ended[1:]:
+            between = differences(found.results[ended[0]]["config"], found.results[name]["config"])
+            if keys := [key for key, _, _ in between if key.replace(".init_args", "") not in seeds]:
+                said[name] = keys
+    return said
+
+
 def summary(found: Gathered, metric: str, trials: Sequence[Trial]) -> tuple[float, float | None, int] | None:
     """Mean, deviation (n - 1; None of a single value) and number of values of a metric over trials; None where no trial has it."""
     values = [
@@ -177,6 +191,9 @@ def write_tables(found: Gathered, folder: Path, show: Sequence[str], states: Map
     count = f"{len(found.whole)} of {len(found.trials)} trials ended{f', {stopped} were stopped early' if stopped else ''}."
     measured = sorted({str(each["measured"]) for each in found.whole})
     about = f"{count} Measured: {', '.join(measured) or 'nothing yet'}. Deviations are over seeds (n - 1)."
+    if others := unlike(found):
+        keys = list(dict.fromkeys(key for each in others.values() for key in each))
+        about += f" Means mix results of other values ({', '.join(keys[:4])}{' ...' if len(keys) > 4 else ''}): {', '.join(others)}."
     trials, means = trial_rows(found, names, states), summary_rows(found, names)
     every_number = f"All {len(every)} metrics: `{TRIALS}`, `{SUMMARY}`."
     text = f"`{found.asked}`\n\n{about} {every_number}\n\n{as_markdown(means)}\n{as_markdown(trials)}"

@@ -12,6 +12,8 @@ from geopix.types import Georeference
 
 def ground_sampling(place: Georeference, height: int, width: int) -> float | None:
     """Metres per pixel in the middle of an image, measured on the ground; None where the CRS has no place on the earth."""
+    if not place["crs"]:
+        return None
     a, b, c, d, e, f = place["transform"]
     crs = CRS.from_wkt(place["crs"])
     if not (crs.is_projected or crs.is_geographic):

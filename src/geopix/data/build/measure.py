@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from geopix.data.build.colours import FEW, UNSURE, Colour, name_colour
 from geopix.data.build.ground import ground_sampling
+from geopix.data.georeference import place_of
 from geopix.data.images import Scaling, read_image
 from geopix.data.instances import InstanceMasks
 from geopix.rle import decode_box
@@ -100,7 +101,7 @@ def measure(
     """Measures one record's image.
 
     Args:
-        record: one line of the JSONL format; a number ``gsd`` in it (metres per pixel) goes before the file's own georeference.
+        record: one line of the JSONL format; a number ``gsd`` in it (metres per pixel) goes before the georeference, and the file's own before the record's.
         locate: from a path in the record to a file.
         limits: which instances may be asked for alone.
         bands: the bands that are red, green and blue; the only three of a file unless given. Without them colours are unsure.
@@ -109,7 +110,8 @@ def measure(
     Raises:
         FileNotFoundError, ValueError: when the image or a mask is not what it should be.
     """
-    values, place = read_image(locate(record["image"]), bands, scale or Scaling(), record.get("window"))
+    values, found = read_image(locate(record["image"]), bands, scale or Scaling(), record.get("window"))
+    place = place_of(record, found)
     _, height, width = values.shape
     image = values if len(values) == 3 else None
     masks = InstanceMasks(record, locate, height, width)

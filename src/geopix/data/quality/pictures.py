@@ -11,7 +11,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import rasterio
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -38,7 +38,7 @@ class Look:
         remarks: what is unusual about the file, in words.
         digest: of the file's bytes; where a part of it is read, of that part's values.
         perceptual, gradient: the 64 bits of imagehash's phash and dhash; None for an image without structure.
-        georeference: where it lies, if it says so.
+        georeference: where it lies on the earth, if it says so.
     """
 
     height: int
@@ -57,14 +57,15 @@ def look_at(path: Path, window: Sequence[int] | None = None) -> Look:
     Raises:
         FileNotFoundError, ValueError: as :func:`geopix.data.images.read_image` does.
     """
-    remarks, scale = remarks_and_range(path, window)
+    remarks, scale, missing = _examined(path, window)
     values, georeference = read_image(path, None, scale, window)
     bands, height, width = values.shape
     if bands == 1:
         remarks.append("image of one band")
-    perceptual, gradient = hashes(values)
+    perceptual, gradient = hashes(values if missing is None else _filled(values, missing))
     content = path.read_bytes() if window is None else repr(values.shape).encode() + values.tobytes()
-    return Look(height, width, bands, tuple(remarks), hashlib.blake2b(content, digest_size=16).digest(), perceptual, gradient, georeference)
+    place = georeference if georeference is not None and georeference["crs"] else None
+    return Look(height, width, bands, tuple(remarks), hashlib.blake2b(content, digest_size=16).digest(), perceptual, gradient, place)
 
 
 def own_size(record: Record, root: Path) -> tuple[int, int]:
@@ -90,11 +91,22 @@ def hashes(values: Float32[np.ndarray, "c h w"]) -> tuple[int | None, int | None
 
 
 def remarks_and_range(path: Path, window: Sequence[int] | None = None) -> tuple[list[str], Scaling]:
-    """What is unusual about an image file or a part of it, and the range of its stored values where their type has none of its own.
+    """What is unusual about an image file or a part of it, and the range of its valid stored values where their type has none of its own.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`geopix.data.images.image_size` does.
     """
+    return _examined(path, window)[:2]
+
+
+def _filled(values: Float32[np.ndarray, "c h w"], missing: Bool[np.ndarray, "c h w"]) -> Float32[np.ndarray, "c h w"]:
+    """An image whose missing values are the mean of their band, so that its gaps say nothing."""
+    known = np.ma.masked_array(values, missing)
+    return np.where(missing, known.mean(axis=(1, 2), keepdims=True).filled(0), values).astype(np.float32)
+
+
+def _examined(path: Path, window: Sequence[int] | None) -> tuple[list[str], Scaling, Bool[np.ndarray, "c h w"] | None]:
+    """Remarks and range, and where values are missing in an image that is not of 8 bits."""
     remarks: list[str] = []
     image_size(path)  # says in words what a file that is no image looks like
     try:
@@ -102,8 +114,9 @@ def remarks_and_range(path: Path, window: Sequence[int] | None = None) -> tuple[
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as dataset:
                 kind, driver, nodata = dataset.dtypes[0], dataset.driver, dataset.nodata
-                alpha = ColorInterp.alpha in dataset.colorinterp
-                values = None if kind == "uint8" and nodata is None else dataset.read(window=None if window is None else Window(*window))
+                bands = [band for band, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning != ColorInterp.alpha]
+                alpha = len(bands) < dataset.count
+                values = None if kind == "uint8" and nodata is None else dataset.read(bands or [1], window=None if window is None else Window(*window))
     except RasterioError as error:
         raise ValueError(f"{path} cannot be read as an image: {str(error).splitlines()[0][:160]}") from error
     if driver in SUFFIXES and path.suffix.lower() not in SUFFIXES[driver]:
@@ -113,13 +126,16 @@ def remarks_and_range(path: Path, window: Sequence[int] | None = None) -> tuple[
     if kind != "uint8":
         remarks.append(f"{kind} image, whose range must be declared")
     if values is None:
-        return remarks, Scaling()
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        return remarks, Scaling(), None
+    endless = ~np.isfinite(values)
+    if endless.any():
         remarks.append("image with NaN or infinity")
-    if nodata is not None and (values == nodata).any():
+    absent = np.zeros_like(endless) if nodata is None else values == nodata
+    if absent.any():
         remarks.append("image with nodata")
-    valid = values[np.isfinite(values)] if values.dtype.kind == "f" else values.ravel()
     if kind == "uint8":
-        return remarks, Scaling()
+        return remarks, Scaling(), None
+    missing = endless | absent
+    valid = values[~missing]
     low, high = (float(valid.min()), float(valid.max())) if len(valid) else (0.0, 1.0)
-    return remarks, Scaling(low, high if high > low else low + 1)
+    return remarks, Scaling(low, high if high > low else low + 1), missing

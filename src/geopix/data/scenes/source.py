@@ -62,6 +62,11 @@ class Scenes(Source):
         self.title += f", without {', '.join(sorted(unseen))}" if unseen else ""
         self._unseen = re.compile(rf"\b({'|'.join(form for name in unseen for form in (name, plural(name)))})\b") if unseen else None
 
+    @property
+    def identity(self) -> str:
+        """Title and mix."""
+        return f"{self.title}, mix {self.mix}"
+
     def check(self) -> None:
         """Draw one scene with the mix, so that an unknown task in it is told at once."""
         self.sample(0)
@@ -79,7 +84,7 @@ class Scenes(Source):
         return [each for each in said if not any(unseen.search(f"{turn.prompt} {turn.answer}".lower()) for turn in each.turns)]
 
     def sample(self, index: int, mix: Mapping[str, float] | None = None, *, truth: bool = False, epoch: int = 0) -> Sample:
-        """One scene with its dialogues; see :meth:`geopix.data.source.Source.sample`."""
+        """One scene with its dialogues, the same in every epoch (more scenes, not epochs, say more); see :meth:`geopix.data.source.Source.sample`."""
         scene = self.scene(index)
         spoken = self.spoken(scene, index, mix)
         frame = Frame(self.size, self.size, 1.0, 0, 0, (self.size, self.size))

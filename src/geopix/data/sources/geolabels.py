@@ -9,6 +9,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import rasterio
 import shapely
 from rasterio.errors import RasterioError
@@ -31,13 +32,13 @@ class GeoLabels(Reader):
     """Labels become instances of the pictures that they lie in; every class of a picture is one expression.
 
     Labels are brought into the CRS of each picture, then filled by pixel centres. With ``tile`` records are about square windows of a picture, which
-    overlap by ``overlap`` pixels; the last ones of a row or column are moved back so that none is cut off. Nothing is copied.
+    overlap by ``overlap`` pixels; the last ones of a row or column are moved back so that none is cut off. Nothing is copied. Points and lines are left out.
 
     Args:
         root: folder that the other paths start from.
         labels: the GeoJSON, GeoPackage or whatever else geopandas reads.
         images: pattern of the pictures, such as ``images/*.tif``.
-        field: column of the labels that holds their class; all are of the class ``name`` unless given.
+        field: column of the labels that holds their class, a text or a number; null where it is unknown. All are of the class ``name`` unless given.
         name: class of the labels where there is no field.
         classes: names of the classes by value of the field, such as ``{"1": building, "2": road}``; values that are not named keep their own.
         labels_crs: CRS that the labels are in, where their file is wrong about it; ``image`` for that of each picture.
@@ -75,7 +76,7 @@ class GeoLabels(Reader):
         if not paths:
             found = sorted(entry.name for entry in self.root.iterdir())[:12] if self.root.is_dir() else "no folder at all"
             raise FileNotFoundError(f"{self.root} holds no picture {self.images!r}; found {found}. Give a pattern such as 'images/*.tif' as images.")
-        labels = self._labels()
+        labels = self._labels(report)
         used: set[int] = set()
         for path in paths:
             try:
@@ -90,7 +91,8 @@ class GeoLabels(Reader):
         for _ in range(len(labels) - len(used)):
             report.note("label outside all pictures")
 
-    def _labels(self) -> Any:
+    def _labels(self, report: Report) -> Any:
+        """The polygons of the file, whatever their CRS."""
         path = self.root / self.labels
         if not path.is_file():
             raise FileNotFoundError(f"the labels {path} do not exist. Give a GeoJSON or GeoPackage as labels.")
@@ -100,7 +102,23 @@ class GeoLabels(Reader):
             raise ValueError(f"the labels {path} cannot be read: {describe(path)}. ({str(error).splitlines()[0][:120]})") from error
         if self.field is not None and self.field not in labels.columns:
             raise ValueError(f"the labels {path} have no column {self.field!r}; they have {[name for name in labels.columns if name != 'geometry']}.")
-        return labels[labels.geometry.notna() & ~labels.geometry.is_empty]
+        labels = labels[labels.geometry.notna() & ~labels.geometry.is_empty]
+        areal = labels.geometry.map(_areal)
+        for row, shape in labels.geometry[areal.isna()].items():
+            report.leave_out("label that is no polygon", f"{path.name}, label {row}", f"a {shape.geom_type} covers no pixels; give the outlines of things")
+        labels = labels.set_geometry(areal, crs=labels.crs)[areal.notna()]
+        self._tell_classes(labels, path, report)
+        return labels
+
+    def _tell_classes(self, labels: Any, path: Path, report: Report) -> None:
+        """Count labels without a class, and tell names of classes that stand for no label."""
+        values = [_written(value) for value in labels[self.field]] if self.field else [self.name]
+        found = sorted({value for value in values if value is not None})
+        if nameless := sum(value is None for value in values):
+            report.counts["label without a class"] += nameless
+        if unused := sorted(set(self.classes or {}) - set(found)):
+            where = f"column {self.field!r} of {path}" if self.field else "class, because there is no field"
+            report.remark(f"classes names {unused}, but the {where} holds {found[:20]}; write the values as they stand there.")
 
     def _placed(self, labels: Any, picture: Any, path: Path) -> Any:
         """The labels in the picture's CRS, as far as they touch it."""
@@ -141,8 +159,11 @@ class GeoLabels(Reader):
         for row, shape in zip(inside.index.tolist(), inside.geometry, strict=True):
             if not shape.is_valid:
                 report.note("label that crosses itself, made valid")
-                shape = shapely.make_valid(shape)
+                shape = _areal(shapely.make_valid(shape))
             used.add(int(row))
+            if shape is None:
+                report.note("label without area")
+                continue
             mask = rasterize([(shape, 1)], out_shape=(piece.height, piece.width), transform=transform, dtype=np.uint8).astype(bool)
             if not mask.any() and self.tile is not None:
                 report.note("label that only touches a tile")
@@ -154,8 +175,28 @@ class GeoLabels(Reader):
         return instances
 
     def _class(self, value: Any) -> str | None:
-        written = (self.classes or {}).get(str(value), str(value))
+        value = _written(value)
+        written = "" if value is None else (self.classes or {}).get(value, value)
         return " ".join(written.lower().replace("_", " ").replace("-", " ").split()) or None
+
+
+def _areal(shape: Any) -> Any:
+    """The polygons of a geometry; None where it has none."""
+    if shape.geom_type in ("Polygon", "MultiPolygon"):
+        return shape
+    polygons = [part for each in shapely.get_parts(shape) for part in shapely.get_parts(each) if part.geom_type == "Polygon"]
+    return shapely.MultiPolygon(polygons) if polygons else None
+
+
+def _written(value: Any) -> str | None:
+    """A value of a column as text; None where it is null, which makes floats of whole numbers beside it.
+
+    >>> _written(2.0), _written(2.5), _written("a"), _written(float("nan")), _written(None)
+    ('2', '2.5', 'a', None, None)
+    """
+    if pandas.isna(value) is True:
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _windows(height: int, width: int, tile: int | None, overlap: int) -> Iterator[Window]:

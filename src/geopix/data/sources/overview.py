@@ -69,7 +69,7 @@ class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 def options_of(reader: type[Reader], command: str) -> ArgumentParser:
     """A parser of the arguments of a reader's constructor; :func:`made_by` makes the reader of what it gives."""
-    parser = ArgumentParser(command, description=described(reader), formatter_class=_Formatter)
+    parser = ArgumentParser(command, description=described(reader), allow_abbrev=False, formatter_class=_Formatter)
     parser.add_class_arguments(reader)
     return parser
 

@@ -12,9 +12,7 @@ from inspect import getsourcefile, signature
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float32
-from numpy import ndarray
-
+from geopix.data.images import Original
 from geopix.data.instruct import RealImages
 from geopix.data.records import Record, write_records
 from geopix.data.source import Source
@@ -92,6 +90,11 @@ class PublicSet(Source):
         return f"{called}, {self.count} images at {self.size} px"
 
     @property
+    def identity(self) -> str:
+        """Title, and what the converted records are read from and with."""
+        return f"{self.title}; {self.images.identity}"
+
+    @property
     def remarks(self) -> Sequence[str]:  # type: ignore[override]
         """What the reader said about the set as a whole, such as counts other than those published, and how much it left out."""
         path = self.images.records.path
@@ -107,7 +110,7 @@ class PublicSet(Source):
         """Converts the set where that was not done yet, then checks the records; see :meth:`geopix.data.instruct.InstructRecords.check`."""
         self.images.check()
 
-    def original(self, key: str) -> tuple[Path, Float32[ndarray, "c h w"]]:
+    def original(self, key: str) -> Original:
         """See :meth:`geopix.data.instruct.InstructRecords.original`."""
         return self.images.original(key)
 
