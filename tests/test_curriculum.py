@@ -98,10 +98,10 @@ def test_what_a_constructor_froze_stays_frozen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        (Stage("x", 4, train=["llm.*", "decodr.*"]), r"stage 'x' trains 'decodr\.\*', which matches no trainable parameter; the trainable parts are"),
-        (Stage("x", 4, loss={"bxe": 1.0}), r"unknown loss weight \['bxe'\]"),
-        (Stage("x", 4, data={"segmnt": 1.0}), r"stage 'x' asks for 'segmnt', which is no task; did you mean 'segment'"),
-        (Stage("x", 4, data={"words": 1.0}), r"stage 'x' asks for 'words', which is no task; expected \['caption', 'refer', 'segment', 'vqa'\]"),
+        (Stage("x", 8, train=["llm.*", "decodr.*"]), r"stage 'x' trains 'decodr\.\*', which matches no trainable parameter; the trainable parts are"),
+        (Stage("x", 8, loss={"bxe": 1.0}), r"unknown loss weight \['bxe'\]"),
+        (Stage("x", 8, data={"segmnt": 1.0}), r"stage 'x' asks for 'segmnt', of which 'segmnt' is no task; did you mean 'segment'"),
+        (Stage("x", 8, data={"words": 1.0}), r"stage 'x' asks for 'words', of which 'words' is no task; expected \['caption', 'refer', 'segment', 'vqa'\]"),
         (Stage("x", 1), r"stage 'x' is passed over: no step of 4 samples .* begins among its 1 from number 6 on"),
     ],
 )
@@ -118,6 +118,17 @@ def test_what_is_no_curriculum() -> None:
     for wrong in (Stage("x", 9, warmup=100.0), Stage("x", 9, decay_to=-1.0), Stage("x", 9, learning_rate=-1.0)):
         with pytest.raises(ValueError, match="stage 'x' has warmup"):
             Curriculum([wrong])
+
+
+def test_kinds_that_only_look_alike_are_tasks(tmp_path: Path) -> None:
+    for kinds, asked in ((("segment/group", "refer/unique"), {"segment": 1.0, "segment/grounded": 1.0, "refer/non_unique": 1.0}), ((), {"detect": 1.0})):
+        source = toys.Toys()
+        source.kinds = kinds
+        trainer = toys.trainer(tmp_path, curriculum := Curriculum([Stage("x", 8, data=asked)]))
+        trainer.datamodule = GeoPixData(source, batch_size=4)
+        curriculum.setup(trainer, new_task(), "fit")
+    with pytest.raises(ValueError, match=r"of which 'singel' is no task; did you mean 'single'"):
+        fit(tmp_path, [Stage("x", 8, data={"segment/singel": 1.0})], new_task())
 
 
 def test_a_scheduler_beside_a_curriculum_is_refused(tmp_path: Path) -> None:

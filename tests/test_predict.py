@@ -388,3 +388,23 @@ def test_the_command_asks_at_the_size_of_the_other_data(tmp_path: Path, monkeypa
         seen.clear()
     with pytest.raises(ValueError, match="size that the model was trained at is not known"):
         Ask(png(tmp_path / "b.png"), "ship?").check()
+
+
+def test_a_source_without_options_can_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = "from pathlib import Path\nfrom geopix.data.ask import Ask\n\nclass Bare(Ask):\n    def __init__(self) -> None:\n"
+    (tmp_path / "bare.py").write_text(f"{bare}        super().__init__(Path('a.png'), 'ship?', 64)\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    png(tmp_path / "a.png")
+    command("predict", tmp_path / "run", "--allow_random", "true", "--data.predict", "bare.Bare", "--trainer.callbacks+", "geopix.predictions.WritePredictions")
+    assert (tmp_path / "run" / "predictions" / "answers.jsonl").read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_infrared_that_the_library_calls_alpha_hides_nothing(tmp_path: Path) -> None:
+    values = np.full((4, 8, 8), 90, dtype=np.uint8)
+    values[3, :4] = 0
+    for name, last, hidden in (("infrared", 90, False), ("alpha", 255, True)):
+        values[3, 4:] = last
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", count=4, height=8, width=8, dtype="uint8", **PLACE) as file:
+            file.write(values)
+        original = Ask(tmp_path / f"{name}.tif", "ship?", 8, bands=[1, 2, 3]).original(name)
+        assert original.valid.all() != hidden

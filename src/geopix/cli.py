@@ -139,7 +139,7 @@ class GeoPixCLI(LightningCLI):
         said = self.config[self.config.subcommand]
         _refuse_unsupported(said.trainer)
         refuse_missing(said.model.net.as_dict())
-        asked = said.data.predict.init_args if said.data.predict else {}
+        asked = said.data.predict.get("init_args") or {} if said.data.predict else {}
         if asked.get("size", 0) is None:
             asked["size"] = canvas_of(said.data.as_dict())
 
@@ -208,13 +208,13 @@ def _refuse_unsupported(trainer: Any) -> None:
     Raises:
         ConfigError: naming the option.
     """
-    strategy = getattr(trainer.strategy, "class_path", None) or str(trainer.strategy)
-    for key, found, wrong, other in (
-        ("precision", str(trainer.precision), ("-true", "transformer"), "bf16-mixed; the language model's dtype holds a frozen base in bfloat16"),
-        ("strategy", strategy, ("fsdp", "deepspeed"), "ddp_find_unused_parameters_true; a frozen base takes less memory by dtype or quantise"),
-    ):
-        if any(name in found.lower() for name in wrong) and found != "32-true":
-            raise ConfigError(f"trainer.{key} {found} is not supported\n  next      {other}")
+    precision, strategy = str(trainer.precision), str(trainer.strategy.get("class_path") if hasattr(trainer.strategy, "get") else trainer.strategy).lower()
+    if precision not in ("None", "32", "32-true", "16-mixed", "bf16-mixed", "16", "bf16"):
+        raise ConfigError(f"trainer.precision {precision} is not supported\n  next      bf16-mixed; the language model's dtype holds a frozen base in bfloat16")
+    if any(name in strategy for name in ("fsdp", "deepspeed", "model_parallel", "modelparallel")):
+        raise ConfigError(
+            f"trainer.strategy {strategy} is not supported\n  next      ddp_find_unused_parameters_true; a frozen base takes less memory by dtype or quantise"
+        )
 
 
 def keep_freed_memory() -> None:

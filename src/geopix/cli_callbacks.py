@@ -35,10 +35,11 @@ class LastCheckpoint(Checkpoint):
             ValueError: when validations, and with them checkpoints, would fall between the batches of one optimizer step: no resumed run would equal this one.
         """
         batches, together = trainer.val_check_batch or float("inf"), trainer.accumulate_grad_batches
-        if batches < trainer.num_training_batches and batches % together:
+        if batches < trainer.num_training_batches and batches % together and trainer.enable_validation and sum(trainer.num_val_batches):
+            fits = min(max(1, round(batches / together)), trainer.num_training_batches // together) * together
             raise ValueError(
-                f"trainer.val_check_interval is {batches} batches, which is no whole number of optimizer steps of {together} (accumulate_grad_batches); "
-                f"the checkpoint after a validation would hold half a step. Take {max(1, round(batches / together)) * together}."
+                f"trainer.val_check_interval {trainer.val_check_interval} is {batches} batches, no whole number of optimizer steps of {together} "
+                f"(accumulate_grad_batches); the checkpoint after a validation would hold half a step. Take {fits or 1.0}."
             )
         self._saved, folder = trainer.global_step, self._folder(trainer)
         resumed = trainer.ckpt_path is not None and folder.resolve() in Path(trainer.ckpt_path).resolve().parents

@@ -7,6 +7,7 @@ a class is its own factory. A part outside this package works the same way.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,11 @@ class VisionEncoder(Component):
     bands: int
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+
+    @property
+    def cell(self) -> int:
+        """Pixels: of an image whose sides are multiples of this, all maps that are drawn from end where it ends; of others they reach beyond it."""
+        return math.lcm(*self.strides)
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:

@@ -95,10 +95,11 @@ class Curriculum(Callback):
         task, data = _task(pl_module), _data(trainer)
         if task.scheduler is not None:
             raise ValueError("model.scheduler is set beside a curriculum, whose stages set the learning rates; drop it, or the curriculum.")
-        step = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        batch = data.batch_size * trainer.world_size
+        step, whole = batch * trainer.accumulate_grad_batches, sum(each.samples for each in self.stages) // batch * batch
         for start, each in zip(self.starts, self.stages, strict=True):
             _check_tasks(each, data)
-            if -(-start // step) * step >= start + each.samples:
+            if whole and -(-start // step) * step >= min(start + each.samples, whole):
                 raise ValueError(
                     f"stage {each.name!r} is passed over: no step of {step} samples (batch size x ranks x accumulated batches) begins among its "
                     f"{each.samples} from number {start} on; make it longer."
@@ -162,8 +163,8 @@ class Curriculum(Callback):
 def _rest(module: nn.Module, managed: set[int], *, training: bool, own: bool) -> None:
     """Modules whose every parameter a stage has frozen rest: no dropout, and running statistics stay as they are. Others train.
 
-    What holds none but frozen parameters of the constructor's is left alone. A module that checkpoints its activations does so only while it "trains";
-    that costs a resting one nothing else, its dropout being in modules of its own.
+    What holds none but frozen parameters of the constructor's is left alone. A module that checkpoints its activations does so only while it "trains", so
+    a resting one still does, unless it has dropout of its own (OPT, Falcon) and not in modules below it.
 
     Args:
         managed: ids of the parameters that stages freeze and free.
@@ -180,13 +181,19 @@ def _rest(module: nn.Module, managed: set[int], *, training: bool, own: bool) ->
         module.train(training)
         own = True
     elif not own or not training:
-        module.training = training or getattr(module, "gradient_checkpointing", False) is True
+        module.training = training or _checkpoints(module)
     for child in module.children():
         _rest(child, managed, training=training, own=own)
 
 
+def _checkpoints(module: nn.Module) -> bool:
+    """Whether a module checkpoints its activations and drops none itself."""
+    own = [getattr(module, name, 0.0) for name in ("dropout", "hidden_dropout", "attention_dropout")]
+    return getattr(module, "gradient_checkpointing", False) is True and not any(share for share in own if isinstance(share, float))
+
+
 def _check_tasks(stage: Stage, data: GeoPixData) -> None:
-    """Tasks of a stage are names of families, or kinds that are not nearly those of the source.
+    """Tasks of a stage are names of families, or kinds that are not nearly one of the source's. A source that does not say its kinds is not asked.
 
     Raises:
         ValueError: naming the task and the nearest.
@@ -194,13 +201,14 @@ def _check_tasks(stage: Stage, data: GeoPixData) -> None:
     source = data.sources["train"]
     kinds = source.kinds if source is not None else frozenset()
     families = {*get_args(Task), *(kind.split("/")[0] for kind in kinds)}
-    for task in stage.data:
-        known = families if "/" not in task else {*kinds}
-        near = get_close_matches(task, known, 1, 0.8)
-        if task not in known and (near or task.split("/")[0] not in families):
-            raise ValueError(
-                f"stage {stage.name!r} asks for {task!r}, which is no task; {f'did you mean {near[0]!r}?' if near else f'expected {sorted(families)}.'}"
-            )
+    for task in stage.data if kinds else ():
+        family, _, kind = task.partition("/")
+        known = {each.partition("/")[2] for each in kinds if each.partition("/")[0] == family} if kind and family in families else families
+        word = kind if kind and family in families else family
+        near = get_close_matches(word, known, 1, 0.8)
+        if word not in known and (near or family not in families):
+            expected = f"did you mean {near[0]!r}?" if near else f"expected {sorted(families)}."
+            raise ValueError(f"stage {stage.name!r} asks for {task!r}, of which {word!r} is no task; {expected}")
 
 
 def _task(module: LightningModule) -> GeoPixTask:

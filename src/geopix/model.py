@@ -6,7 +6,6 @@ Both end in ``gather_seg`` and ``_draw``, so a mask is drawn one way only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -123,11 +122,11 @@ class GeoPixModel(nn.Module):
                 f"name the bands in the data (data.*.bands) or set the encoder's bands to {images.shape[1]}."
             )
         drawing, size = self.pixel_encoder or self.encoder, images.shape[-2:]
-        if self.decoder is not None and any(side % stride for side in size for stride in drawing.strides):
-            cell = math.lcm(*drawing.strides)
+        if self.decoder is not None and any(side % drawing.cell for side in size):
+            fitting = max(1, round(size[1] / drawing.cell)) * drawing.cell
             raise ValueError(
                 f"images of {size[0]} x {size[1]} px do not divide into the cells of {type(drawing).__name__}, whose strides are {drawing.strides}: its maps "
-                f"reach beyond the image, each by another length, and masks would shift. Set the data's size to {max(1, round(size[1] / cell)) * cell}."
+                f"reach beyond the image, each by another length, and masks would shift. Set the data's size to {fitting}."
             )
         features = self.encoder(images)
         visual = self.connector(features)
@@ -198,7 +197,7 @@ class GeoPixModel(nn.Module):
             rows = image_index.new_tensor(asking)
             ids, hidden = self.llm.generate(self._embed(tokens, seen, image_index[rows]), tokens.attend, max_new_tokens)
             for row, answer in zip(asking, self.llm.decode(ids), strict=True):
-                answers[row].append(answer if self.decoder is not None else " ".join(answer.replace(SEG, " ").split()))
+                answers[row].append(answer if self.decoder is not None else answer.replace(SEG, "").strip())
             state, row_index = gather_seg(ids, hidden, self.llm.seg_ids, self.own_state)
             states.append(state)
             owners.append(rows[row_index])
@@ -236,7 +235,8 @@ class GeoPixModel(nn.Module):
         if self.decoder is None:
             return Drawing(prompts.new_zeros(0, 1, 1), dialogue_index[:0])
         image_index = image_of[dialogue_index]
-        prompts = prompts.to(next(self.decoder.parameters()).dtype)  # of a language model in bfloat16, where nothing casts by itself
+        own = next(self.decoder.parameters(), prompts)
+        prompts = prompts.to(own.dtype)  # of a language model in bfloat16, where nothing casts by itself
         if self.memory is None:
             drawing: Drawing = self.decoder(seen.features, prompts, image_index)
             return replace(drawing, dialogue_index=dialogue_index)

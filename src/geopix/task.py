@@ -61,7 +61,7 @@ class GeoPixTask(LightningModule):
         self.scores = Scores(protocol)
         # A checkpoint holds what was trained; what is missing from it is told apart from what was never trained in on_load_checkpoint.
         self.strict_loading = False
-        self._seen: tuple[str, ...] = ()
+        self._seen: list[tuple[tuple[str, ...], Tensor]] = []
 
     # ------------------------------------------------------------------ training
 
@@ -80,7 +80,7 @@ class GeoPixTask(LightningModule):
             self.log(f"train/{name}", values[index] / counts[index], batch_size=1)
             total, logged = total + weight * value / counts[index], logged + weight * values[index] / counts[index]
         self.log("train/loss", logged, prog_bar=True, batch_size=1)
-        self._seen = batch.keys
+        self._seen.append((batch.keys, total.detach()))
         # Every trainable parameter takes part in each step: a rank with captions only must not leave the others waiting.
         return total + sum((parameter.sum() * 0.0 for parameter in self.net.parameters() if parameter.requires_grad), start=total.new_zeros(()))
 
@@ -88,26 +88,33 @@ class GeoPixTask(LightningModule):
         """Keep a gradient that is not finite from the weights, and parameters that took no part in any rank's losses where they are.
 
         Without the latter, an optimizer whose steps do not depend on the size of a gradient (Muon) would repeat the last direction at full length.
+        With 16-mixed, gradients that overflow are left out by its scaler, and losses that are not finite are told.
 
         Raises:
             ValueError: naming the parameters and the images; the last checkpoint is from before.
         """
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:  # of 16-mixed, which leaves such steps out by itself
+        seen, self._seen = self._seen, []
+        grads = {name: parameter.grad for name, parameter in self.named_parameters() if parameter.grad is not None and parameter.grad.numel()}
+        if not grads:
             return
-        named = {name: parameter for name, parameter in self.named_parameters() if parameter.grad is not None}
-        largest = torch._foreach_norm([parameter.grad for parameter in named.values() if parameter.grad is not None], float("inf")) if named else []
-        sizes = dict(zip(named, torch.stack(list(largest)).tolist() if named else [], strict=True))
-        if wrong := [name for name, size in sizes.items() if not math.isfinite(size)]:
-            losses = {name: float(value) for name, value in self.trainer.callback_metrics.items() if name.startswith("train/")}
+        sizes = dict(zip(grads, torch.stack(list(torch._foreach_norm(list(grads.values()), float("inf")))).tolist(), strict=True))
+        wrong = [name for name, size in sizes.items() if not math.isfinite(size)]
+        losses = {keys: float(total) for keys, total in seen} if wrong else {}
+        spoilt = {keys: total for keys, total in losses.items() if not math.isfinite(total)}
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if wrong and (spoilt or not scaled):
+            found = "; ".join(f"a loss of {total:g} of the images {', '.join(keys)}" for keys, total in (spoilt or losses).items())
             raise ValueError(
                 f"step {self.global_step}: the gradients of {len(wrong)} parameters are not finite, {wrong[0]} first\n"
-                f"  found     {', '.join(f'{name} {value:g}' for name, value in losses.items())}\n  images    {', '.join(self._seen)}\n"
+                f"  found     {found}\n"
                 "  expected  finite losses; the weights are as they were before this step\n"
-                "  next      look at these images; a lower learning rate, or trainer.precision 32-true, from the last checkpoint with --ckpt_path last"
+                "  next      look at these images (with several ranks, at those of every rank); a lower learning rate, or trainer.precision 32-true,\n"
+                "            from the last checkpoint with --ckpt_path last"
             )
-        for name, parameter in named.items():
-            if sizes[name] == 0:
-                parameter.grad = None
+        if any(sizes.values()):
+            for name, parameter in self.named_parameters():
+                if sizes.get(name) == 0:
+                    parameter.grad = None
 
     def _mean_over_ranks(self, counts: Tensor) -> Tensor:
         """Sums of losses and elements per rank on average: DDP averages gradients, so the sum over ranks is divided by the count over ranks."""

@@ -246,10 +246,13 @@ def _missing(values: Shaped[np.ndarray, "c h w"], nodata: Sequence[float | None]
 
 
 def _masked(dataset: rasterio.io.DatasetReader, chosen: Sequence[int], part: Window | None) -> Bool[np.ndarray, "1 _ _"]:
-    """Where a mask of the file, or an alpha band that is not among the chosen, says that there is no data."""
+    """Where a mask of the file, or an alpha band of all or nothing that is not among the chosen, says that there is no data."""
     alpha = [band for band, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
     if alpha and alpha[0] not in chosen:
-        return np.asarray(dataset.read(alpha[:1], window=part) == 0)
+        values = dataset.read(alpha[:1], window=part)
+        full = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
+        if np.isin(values, (0, full)).all():  # GDAL calls any fourth band alpha; infrared has other values
+            return np.asarray(values == 0)
     if dataset.mask_flag_enums[chosen[0] - 1] == [MaskFlags.per_dataset]:
         return np.asarray(dataset.read_masks(chosen[:1], window=part) == 0)
     return np.zeros((1, 1, 1), dtype=bool)

@@ -162,19 +162,20 @@ class GeoPixData(LightningDataModule):
         world = trainer.world_size
         if self.samples < self.batch_size * world:
             raise ValueError(f"training has {self.samples} samples, fewer than one step of {self.batch_size} on each of {world} ranks; lower data.batch_size.")
-        steps = self.samples // (self.batch_size * world) // trainer.accumulate_grad_batches
+        batches, limit = self.samples // (self.batch_size * world), trainer.limit_train_batches or 0
+        steps = -(-(min(batches, limit) if isinstance(limit, int) else int(batches * limit)) // trainer.accumulate_grad_batches)
         if trainer.max_epochs != 1 and not 0 <= trainer.max_steps <= steps:
             raise ValueError(
                 f"trainer.max_epochs is {trainer.max_epochs}, but a training is one pass over its {self.samples} samples, in which sources with an end are "
                 "read over and over; a second one would begin them and the stages anew. Set it to 1, and the length by samples: of each stage, or else of data."
             )
         done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        batches = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done)
+        dealt = _Batches(self.samples, self.batch_size, trainer.global_rank, world, start=done)
         source = self.sources["train"]
         assert source is not None
         for _, mix in self._plan:
             position(source, 0, mix, self.seed)  # a mix that leaves nothing is told now and not in the middle of training
-        return self._loader(_Planned(source, self._plan, self.seed), batches, join=self.join)
+        return self._loader(_Planned(source, self._plan, self.seed), dealt, join=self.join)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Change how training images look, on the device; what is drawn follows from the step's number, and from nothing else that is drawn in the step."""

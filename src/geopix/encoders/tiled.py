@@ -58,6 +58,11 @@ class TiledEncoder(VisionEncoder):
         self.tiles_per_batch = tiles_per_batch
         self._cell, self._cells, self._shared = cell, tile // cell, shared
 
+    @property
+    def cell(self) -> int:
+        """That of the inner encoder: the map of the global view is read, not drawn from."""
+        return self.encoder.cell
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Stitched maps of the whole image, finest first, then the global view's map."""
         height, width = images.shape[-2:]

@@ -105,7 +105,8 @@ class HFLanguageModel(LanguageModel):
             self.lm.requires_grad_(False)
         if quantise is not None:
             self.register_state_dict_post_hook(_leave_out_scales)
-        self.train()  # weights that are read come in evaluation mode, in which activations are not checkpointed
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            self.train()  # weights that are read come in evaluation mode, in which activations are not checkpointed
 
     def tokenize(self, dialogues: Sequence[Sequence[Turn]], num_visual: int, *, ask: bool = False) -> Tokens:
         """Ids of the dialogues, left-padded, on the CPU. Labels cover answers and the token that ends each.
