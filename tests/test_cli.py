@@ -238,7 +238,7 @@ print(before, fresh_pages())
         (("--trainer.precision", "bf16-true"), ["trainer.precision bf16-true is not supported", "bf16-mixed"]),
         (("--trainer.strategy", "fsdp"), ["trainer.strategy fsdp is not supported", "ddp_find_unused_parameters_true"]),
         (("--trainer.max_epochs", 2), ["trainer.max_epochs is 2, but a training is one pass"]),
-        (("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 1), ["val_check_interval is 1 batches", "Take 2."]),
+        (("--trainer.accumulate_grad_batches", 2, "--trainer.val_check_interval", 1), ["val_check_interval 1 is 1 batches", "Take 2."]),
     ],
 )
 def test_what_would_train_otherwise_than_it_looks_is_refused(words: tuple[object, ...], said: list[str], tmp_path: Path) -> None:

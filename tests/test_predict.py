@@ -404,6 +404,7 @@ def test_infrared_that_the_library_calls_alpha_hides_nothing(tmp_path: Path) -> 
     values[3, :4] = 0
     for name, last, hidden in (("infrared", 90, False), ("alpha", 255, True)):
         values[3, 4:] = last
+        values[3, 5, 5] -= not hidden
         with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", count=4, height=8, width=8, dtype="uint8", **PLACE) as file:
             file.write(values)
         original = Ask(tmp_path / f"{name}.tif", "ship?", 8, bands=[1, 2, 3]).original(name)

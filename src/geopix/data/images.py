@@ -250,8 +250,8 @@ def _masked(dataset: rasterio.io.DatasetReader, chosen: Sequence[int], part: Win
     alpha = [band for band, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
     if alpha and alpha[0] not in chosen:
         values = dataset.read(alpha[:1], window=part)
-        full = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1
-        if np.isin(values, (0, full)).all():  # GDAL calls any fourth band alpha; infrared has other values
+        seen = values[values != 0]
+        if (seen == seen[:1]).all():  # GDAL calls any fourth band alpha; infrared has many values
             return np.asarray(values == 0)
     if dataset.mask_flag_enums[chosen[0] - 1] == [MaskFlags.per_dataset]:
         return np.asarray(dataset.read_masks(chosen[:1], window=part) == 0)
