@@ -63,6 +63,32 @@ def test_the_images_of_a_spoilt_batch_are_named_though_others_follow_it_in_the_s
         )
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_with_a_scaler_all_ranks_stop_for_a_loss_of_any_and_none_for_an_overflow(told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = GeoPixTask(tiny.model(decoder=DotDecoder))
+    mean = task._mean_over_ranks
+
+    def of_another_rank(sums: torch.Tensor) -> torch.Tensor:
+        found = mean(sums).clone()
+        found[:, 0] = float("nan") if told else found[:, 0]
+        return found
+
+    class Overflow(Callback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            trainer.precision_plugin.scaler = object()
+
+        def on_after_backward(self, trainer, pl_module) -> None:
+            next(pl_module.net.encoder.parameters()).grad.fill_(float("inf"))
+
+    monkeypatch.setattr(task, "_mean_over_ranks", of_another_rank)
+    trainer, data = toys.trainer(tmp_path, Overflow()), GeoPixData(toys.Toys(), samples=2, batch_size=2)
+    if not told:
+        trainer.fit(task, datamodule=data)
+        return
+    with pytest.raises(ValueError, match="are not finite"):
+        trainer.fit(task, datamodule=data)
+
+
 def test_parts_without_a_part_in_the_losses_stay_where_they_are(tmp_path: Path) -> None:
     task = GeoPixTask(tiny.model(decoder=DotDecoder), optimizer=lambda groups: Muon(groups, lr=1e-2))
     moved: list[float] = []

@@ -61,7 +61,7 @@ class GeoPixTask(LightningModule):
         self.scores = Scores(protocol)
         # A checkpoint holds what was trained; what is missing from it is told apart from what was never trained in on_load_checkpoint.
         self.strict_loading = False
-        self._seen: list[tuple[tuple[str, ...], Tensor]] = []
+        self._seen: list[tuple[tuple[str, ...], Tensor, Tensor]] = []
 
     # ------------------------------------------------------------------ training
 
@@ -80,7 +80,7 @@ class GeoPixTask(LightningModule):
             self.log(f"train/{name}", values[index] / counts[index], batch_size=1)
             total, logged = total + weight * value / counts[index], logged + weight * values[index] / counts[index]
         self.log("train/loss", logged, prog_bar=True, batch_size=1)
-        self._seen.append((batch.keys, total.detach()))
+        self._seen.append((batch.keys, total.detach(), logged))
         # Every trainable parameter takes part in each step: a rank with captions only must not leave the others waiting.
         return total + sum((parameter.sum() * 0.0 for parameter in self.net.parameters() if parameter.requires_grad), start=total.new_zeros(()))
 
@@ -99,10 +99,11 @@ class GeoPixTask(LightningModule):
             return
         sizes = dict(zip(grads, torch.stack(list(torch._foreach_norm(list(grads.values()), float("inf")))).tolist(), strict=True))
         wrong = [name for name, size in sizes.items() if not math.isfinite(size)]
-        losses = {keys: float(total) for keys, total in seen} if wrong else {}
+        losses = {keys: float(total) for keys, total, _ in seen} if wrong else {}
         spoilt = {keys: total for keys, total in losses.items() if not math.isfinite(total)}
+        anywhere = bool(wrong) and not all(math.isfinite(logged) for _, _, logged in seen)  # of all ranks: they must stop together
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if wrong and (spoilt or not scaled):
+        if wrong and (anywhere or not scaled):
             found = "; ".join(f"a loss of {total:g} of the images {', '.join(keys)}" for keys, total in (spoilt or losses).items())
             raise ValueError(
                 f"step {self.global_step}: the gradients of {len(wrong)} parameters are not finite, {wrong[0]} first\n"
