@@ -270,7 +270,7 @@ def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
     assert "holds another sweep" in refused("--config", TINY, *MEMORY, "--output", tmp_path)
 
 
-def test_tables_are_made_again_from_results_alone(tmp_path: Path) -> None:
+def test_tables_are_made_again_from_results_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(tmp_path / "run", "--results", tmp_path / "kept", "--only", "1/2", "--jobs", 2)
     for name in ("table.md", "trials.csv", "summary.csv", "trials.png"):
         (tmp_path / "kept" / name).unlink()
@@ -281,6 +281,11 @@ def test_tables_are_made_again_from_results_alone(tmp_path: Path) -> None:
     assert [row["state"] for row in table(tmp_path / "kept" / "trials.csv")] == ["done", "missing", "done"]
     assert (tmp_path / "kept" / "trials.png").is_file()
     assert "absent/n_acc" not in sweep("--table", tmp_path / "kept", "--show", "single/*").out
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = ("--show", "single/giou", "--show", "absent/n_acc")
+    assert "No room here for absent/n_acc: see table.md." in sweep("--table", tmp_path / "kept", *shown).out
+    monkeypatch.setenv("COLUMNS", "300")
+    assert "No room" not in sweep("--table", tmp_path / "kept", *shown).out
     assert "matches no metric" in refused("--table", tmp_path / "kept", "--show", "double/*")
     assert "holds no results of a sweep" in refused("--table", tmp_path / "run")
     (tmp_path / "kept" / "other.json").write_text("{}")

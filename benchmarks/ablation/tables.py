@@ -22,10 +22,12 @@ PAGE = ROOT / "docs" / "ablation.md"
 WORDS_TOO = ("single/giou", "multi/giou", "group/giou", "absent/n_acc", "absent/t_acc", "vqa/oa", "caption/cider_d")
 SHOWN: Mapping[str, Sequence[str]] = {
     "memory": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc"),
-    "unseen": ("single/giou", "multi/giou", "group/giou"),
+    "memory_level": ("val/single/giou", "val/multi/giou", "val/group/giou", "val/absent/n_acc"),
+    "unseen": ("class/tennis court/giou", "class/large vehicle/giou", "class/storage tank/giou", "single/giou"),
+    "hard": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc", "vqa/oa"),
     "training": WORDS_TOO,
     "decoder": ("single/giou", "multi/giou", "group/giou", "boundary/giou"),
-    "vision": WORDS_TOO,
+    "vision": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "vqa/oa", "caption/cider_d"),
 }
 COSTLY = ("decoder", "vision")
 """Tables with parameters and minutes."""

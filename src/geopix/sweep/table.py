@@ -200,12 +200,14 @@ def write_tables(found: Gathered, folder: Path, show: Sequence[str], states: Map
     if found.whole and names:
         text += f"\n![each trial a line]({PICTURE})\n"
     replace(folder / TABLE, text)
-    fits = _fitting(trials, names, found)
-    return f"{as_text(fits[0])}\n\n{as_text(fits[1])}\n\n{about}\n{folder / TABLE}, {TRIALS}, {SUMMARY}" + (f", {PICTURE}" if found.whole and names else "")
+    kept, sums, left_out = _fitting(trials, names, found)
+    if left_out:
+        about += f"\nNo room here for {', '.join(left_out)}: see {TABLE}."
+    return f"{as_text(kept)}\n\n{as_text(sums)}\n\n{about}\n{folder / TABLE}, {TRIALS}, {SUMMARY}" + (f", {PICTURE}" if found.whole and names else "")
 
 
-def _fitting(trials: list[Row], names: Sequence[str], found: Gathered) -> tuple[list[Row], list[Row]]:
-    """Both tables without the last metrics that a terminal has no room for."""
+def _fitting(trials: list[Row], names: Sequence[str], found: Gathered) -> tuple[list[Row], list[Row], Sequence[str]]:
+    """Both tables without the last metrics that a terminal has no room for, and the names of those."""
     width = shutil.get_terminal_size((120, 24)).columns
     for count in range(len(names), 0, -1):
         first = len(found.keys) + 1
@@ -214,8 +216,8 @@ def _fitting(trials: list[Row], names: Sequence[str], found: Gathered) -> tuple[
         if max(len(line) for line in f"{as_text(kept)}\n{as_text(means)}".splitlines()) <= width:
             break
     else:
-        kept, means = trials, summary_rows(found, names[:1])
-    return kept, means
+        kept, means, count = trials, summary_rows(found, names), len(names)
+    return kept, means, names[count:]
 
 
 def _plain(found: Gathered) -> list[Row]:
