@@ -99,27 +99,29 @@ def written(page: str, **sections: str) -> str:
     return page
 
 
-def rewrite(page: Path, sections: Callable[[str], Mapping[str, str]], command: str) -> None:
-    """The command line of a script that writes sections of a page.
+def rewrite(sections: Mapping[Path, Callable[[str], Mapping[str, str]]], command: str) -> None:
+    """The command line of a script that writes sections of pages.
 
     Args:
-        sections: from the page as it is.
+        sections: of each page, from its text as it is.
         command: what runs the script.
     """
-    parser = argparse.ArgumentParser(command, description=f"Write the numbers of {page.name} from the committed results.", allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help=f"change nothing; fail unless {page.name} is up to date")
+    names = " and ".join(page.name for page in sections)
+    parser = argparse.ArgumentParser(command, description=f"Write the numbers of {names} from the committed results.", allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help=f"change nothing; fail unless {names} is up to date")
     given = parser.parse_args()
-    now = page.read_text(encoding="utf-8")
-    wanted = written(now, **sections(now))
-    if given.check and now != wanted:
-        sys.exit(f"{page.name} is not up to date; run {command}")
-    if not given.check:
-        page.write_text(wanted, encoding="utf-8")
+    for page, found in sections.items():
+        now = page.read_text(encoding="utf-8")
+        wanted = written(now, **found(now))
+        if given.check and now != wanted:
+            sys.exit(f"{page.name} is not up to date; run {command}")
+        if not given.check:
+            page.write_text(wanted, encoding="utf-8")
 
 
 def main() -> None:
     """The command line."""
-    rewrite(README, lambda _: {"picture": picture(), "numbers": section(results())}, "python benchmarks/readme_numbers.py")
+    rewrite({README: lambda _: {"picture": picture(), "numbers": section(results())}}, "python benchmarks/readme_numbers.py")
 
 
 if __name__ == "__main__":

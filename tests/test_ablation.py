@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from benchmarks.ablation.diagnose import judge
-from benchmarks.ablation.tables import PAGE, sections
+from benchmarks.ablation.tables import PAGES, sections
 from benchmarks.ablation.where import buckets, instances
 from benchmarks.readme_numbers import written
 from geopix.data.scenes import Scenes
@@ -76,6 +77,9 @@ def test_things_of_a_scene_are_counted_by_class() -> None:
     assert counted.total() > 0
 
 
-def test_the_page_holds_the_results() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert page == written(page, **sections(page)), "run python -m benchmarks.ablation.tables"
+@pytest.mark.parametrize(("page", "results"), PAGES.items(), ids=[page.stem for page in PAGES])
+def test_the_page_holds_the_results(page: Path, results: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = sections(text, results)
+    assert found
+    assert text == written(text, **found), "run python -m benchmarks.ablation.tables"

@@ -1,7 +1,7 @@
-"""Write the tables of docs/ablation.md from the results in benchmarks/ablation/results, between their marks.
+"""Write the tables of docs/ablation.md and docs/baselines.md from the committed results, between their marks.
 
-    python -m benchmarks.ablation.tables            # rewrite the page
-    python -m benchmarks.ablation.tables --check    # fail unless it is up to date
+    python -m benchmarks.ablation.tables            # rewrite the pages
+    python -m benchmarks.ablation.tables --check    # fail unless they are up to date
 
 A folder of results is a sweep's (its tables are made by geopix sweep); texts beside it are printed as they are: ``NAME.md`` by geopix compare --markdown,
 ``NAME.txt`` by benchmarks.ablation.diagnose.
@@ -10,6 +10,7 @@ A folder of results is a sweep's (its tables are made by geopix sweep); texts be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -17,8 +18,12 @@ from benchmarks.readme_numbers import rewrite
 from geopix.sweep.table import Gathered, as_markdown, gather, groups, summary_rows
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).parent / "results"
-PAGE = ROOT / "docs" / "ablation.md"
+PAGES: Mapping[Path, Path] = {
+    ROOT / "docs" / "ablation.md": ROOT / "benchmarks" / "ablation" / "results",
+    ROOT / "docs" / "baselines.md": ROOT / "benchmarks" / "baselines" / "results",
+}
+"""Each page with the folder of its results."""
+
 WORDS_TOO = ("single/giou", "multi/giou", "group/giou", "absent/n_acc", "absent/t_acc", "vqa/oa", "caption/cider_d")
 SHOWN: Mapping[str, Sequence[str]] = {
     "memory": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc"),
@@ -45,25 +50,25 @@ def table(found: Gathered, metrics: Sequence[str], costs: bool) -> str:
     return f"{len(found.whole)} of {len(found.trials)} trials have ended.\n\n{as_markdown(rows)}"
 
 
-def sections(page: str) -> dict[str, str]:
+def sections(page: str, results: Path) -> dict[str, str]:
     """The text for every pair of marks in the page."""
     names = [line.removeprefix("<!-- ").removesuffix(":begin -->") for line in page.splitlines() if line.startswith("<!-- ") and line.endswith(":begin -->")]
-    return {name: _section(name) for name in names}
+    return {name: _section(results, name) for name in names}
 
 
-def _section(name: str) -> str:
-    if (folder := RESULTS / name).is_dir():
+def _section(results: Path, name: str) -> str:
+    if (folder := results / name).is_dir():
         return table(gather(folder), SHOWN[name], name in COSTLY).rstrip()
-    if (said := RESULTS / f"{name}.md").is_file():
+    if (said := results / f"{name}.md").is_file():
         return said.read_text(encoding="utf-8").strip()
-    if (said := RESULTS / f"{name}.txt").is_file():
+    if (said := results / f"{name}.txt").is_file():
         return f"```text\n{said.read_text(encoding='utf-8').strip()}\n```"
     return "*No trial has ended yet.*"
 
 
 def main() -> None:
     """The command line."""
-    rewrite(PAGE, sections, "python -m benchmarks.ablation.tables")
+    rewrite({page: partial(sections, results=results) for page, results in PAGES.items()}, "python -m benchmarks.ablation.tables")
 
 
 if __name__ == "__main__":
