@@ -68,6 +68,16 @@ def test_a_killed_run_ends_as_one_that_was_not(step: int, saved: int, args: list
     expect_same(last(tmp_path), last(trained))
 
 
+def test_the_best_by_a_validation_score_is_kept_by_lightning(tmp_path: Path) -> None:
+    monitor = ("monitor=val/single/giou", "mode=max", f"dirpath={tmp_path / 'best'}", "filename=best")
+    keep = ("--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", *(f"--trainer.callbacks.{each}" for each in monitor))
+    tiny("fit", tmp_path, *keep)
+    best = read_checkpoint(tmp_path / "best" / "best.ckpt")
+    assert best["geopix"]["samples"] == 6, "the first of equal scores: that after 3 steps of 2 images"
+    assert last(tmp_path)["geopix"]["samples"] == 16
+    tiny("test", tmp_path, "--ckpt_path", tmp_path / "best" / "best.ckpt")
+
+
 SUDDEN_DEATH = """
 import os, signal
 from lightning.pytorch import Callback

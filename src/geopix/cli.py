@@ -47,6 +47,7 @@ _MEANT = (
     r"You are using a custom batch sampler `_(Batches|Dealt)`",  # it gives every index once
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
+_MEANT_UNLESS_FIT = r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided"  # they matter to a training alone
 
 
 class Parser(LightningArgumentParser):
@@ -250,9 +251,9 @@ def _importable(args: Sequence[str]) -> None:
             sys.path.append(folder)
 
 
-def _quiet() -> None:
+def _quiet(verb: str) -> None:
     """Leave out advertisements, and warnings about what is meant so: a validation set need not hold every task."""
-    for meant in _MEANT:
+    for meant in _MEANT if verb == "fit" else (*_MEANT, _MEANT_UNLESS_FIT):
         warnings.filterwarnings("ignore", message=meant)
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if not logger.filters:
@@ -268,7 +269,7 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     Parser.words = args
     _importable(args)
-    _quiet()
+    _quiet(args[0] if args else "")
     try:
         GeoPixCLI(
             GeoPixTask,
