@@ -212,7 +212,8 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error("give a checkpoint, or --bound")
     benchmark = said.benchmark or f"scenes_{said.level}"
     source = open_benchmark(benchmark, said.benchmark_root)
-    task, unread, began = GeoPixTask.load_from_checkpoint(said.checkpoint, map_location="cpu").eval(), Counter[str](), time.perf_counter()
+    task = GeoPixTask.load_from_checkpoint(said.checkpoint, map_location="cpu").eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    unread, began = Counter[str](), time.perf_counter()
     write(said.out or said.checkpoint.parents[1] / "predictions.jsonl", answer(task, source, said.side, said.longest, unread), benchmark)
     print(f"{unread['written']} masks written, {unread['unreadable']} of them unreadable and counted as empty; {time.perf_counter() - began:.0f} s")
 
