@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from benchmarks.ablation.diagnose import judge
-from benchmarks.ablation.tables import PAGES, sections
+from benchmarks.ablation.tables import PAGES, ROOT, sections
 from benchmarks.ablation.where import buckets, instances
 from benchmarks.readme_numbers import written
 from geopix.data.scenes import Scenes
 from geopix.evaluation.outcome import Outcome, Pair
+from tests.commands import geopix
 
 
 def box(top: int, left: int, height: int = 4, width: int = 4) -> Bool[Tensor, "h w"]:
@@ -75,6 +78,23 @@ def test_things_of_a_scene_are_counted_by_class() -> None:
     counted = instances({"easy-test-000003": 96})["easy-test-000003"]
     assert counted == Counter(instance.name for instance in Scenes("easy", "test", 96).scene(3).instances)
     assert counted.total() > 0
+
+
+SWEEPS = {
+    command.partition("--results benchmarks/ablation/results/")[2].split()[0]: shlex.split(command.removeprefix("geopix "))
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "ablation.md").read_text(encoding="utf-8"), re.S)
+    for command in block.replace("\\\n", " ").splitlines()
+    if command.startswith("geopix sweep --") and "--vary" in command
+}
+"""The sweeps of the page by the folder of their results."""
+
+
+@pytest.mark.parametrize("name", ["hard", "vision"])  # the two with the fewest trials; all share their base and their budget
+def test_the_committed_results_are_of_the_configurations_of_today(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    said = geopix(*SWEEPS[name], "--dry_run")
+    assert said.code == 0, said.err
+    assert re.search(r"^seed=0,\S+ +finished ", said.out, re.M), said.out
 
 
 @pytest.mark.parametrize(("page", "results"), PAGES.items(), ids=[page.stem for page in PAGES])
