@@ -1,5 +1,7 @@
 """Intervals and differences, against a bootstrap written out image by image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,17 @@ def test_nothing_scored_gives_no_numbers() -> None:
     table = tabulate([], RULE)
     assert numbers(table, RULE) == {}
     assert intervals(table, RULE) == {}
+
+
+def test_average_precision_of_grounded_conversations_has_an_interval() -> None:
+    talks = [
+        replace(outcome(image, 0, 8, 10), task="segment/grounded", targets=2, grounded=(0.8, 0.1), hits=(True, image % 2 == 0), pairs=()) for image in range(6)
+    ]
+    table = tabulate(talks, RULE)
+    assert numbers(table, RULE)["grounded_conversation/ap50"] == pytest.approx(0.75 * 76 / 101)
+    low, high = intervals(table, RULE, resamples=200)["grounded_conversation/ap50"]
+    assert low < 0.75 * 76 / 101 < high
+    assert (low, high) != intervals(table, RULE, resamples=200)["grounded_conversation/recall@0.5"]
 
 
 def test_a_score_about_nothing_in_some_resamples_keeps_its_interval() -> None:

@@ -195,6 +195,16 @@ def test_ap50_equals_pycocotools(seed: int) -> None:
     assert scores["ap50"].item() == pytest.approx(coco_ap50(images), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("right", "drawn", "truth"), [(0, 0, 0), (0, 0, 3), (0, 2, 0), (0, 2, 3), (3, 3, 3), (2, 3, 4), (1, 1, 100), (29, 40, 100), (57, 60, 100)]
+)
+def test_ap50_of_masks_without_a_confidence_is_a_function_of_sums(right: int, drawn: int, truth: int) -> None:
+    matched = torch.arange(drawn) < right
+    halves = [grounded.equal_ap50_sums(part, count) for part, count in ((matched[: drawn // 2], truth // 3), (matched[drawn // 2 :], truth - truth // 3))]
+    found = grounded.equal_ap50_scores(torch.stack(halves).sum(0))["ap50"].item()
+    assert found == pytest.approx(grounded.ap50(matched, truth, torch.ones(drawn)).item(), nan_ok=True)
+
+
 def test_ap50_of_degenerate_images() -> None:
     nothing = torch.zeros(0, dtype=torch.bool)
     assert math.isnan(grounded.ap50(nothing, 0, torch.zeros(0)).item())

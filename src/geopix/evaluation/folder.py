@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from geopix.data.source import Source
 from geopix.evaluation.groups import Table, tabulate
 from geopix.evaluation.numbers import LEVEL, intervals, numbers, table_of
@@ -18,7 +16,6 @@ from geopix.evaluation.outcome import Outcome, from_json
 from geopix.evaluation.pictures import answer_pictures
 from geopix.evaluation.protocols import PROTOCOLS, Protocol, ProtocolName
 from geopix.evaluation.report import write_report
-from geopix.metrics.grounded import ap50
 from geopix.metrics.meteor_spice import meteor_and_spice
 
 METRICS, SAMPLES, REPORT = "metrics.json", "samples.jsonl", "report.html"
@@ -124,19 +121,14 @@ def read_result(folder: Path) -> Result:
 
 
 def _without_interval(result: Result, java: bool | None) -> tuple[dict[str, float], list[str]]:
-    """Scores that are no function of sums over images: AP50 of grounded conversations, METEOR and SPICE; and why the latter are not there."""
-    found: dict[str, float] = {}
-    talks = [outcome for outcome in result.outcomes if outcome.kind == "grounded"]
-    if talks:
-        hits = torch.tensor([hit for outcome in talks for hit in outcome.hits], dtype=torch.bool)
-        found["grounded_conversation/ap50"] = float(ap50(hits, sum(outcome.targets for outcome in talks), torch.ones(len(hits))))
+    """Scores that are no function of sums over images, METEOR and SPICE; or why they are not there."""
     captions = [outcome for outcome in result.outcomes if outcome.family == "caption"]
     if not captions or result.rule.forced:
-        return found, []
+        return {}, []
     if java is False or (java is None and 2 * len(captions) < len(result.outcomes)):
-        return found, ["caption/meteor and caption/spice are left out: they start Java programs and were not asked for (--results.java true)"]
+        return {}, ["caption/meteor and caption/spice are left out: they start Java programs and were not asked for (--results.java true)"]
     scores, why = meteor_and_spice([each.answers[-1] for each in captions], [each.references or each.expected[-1:] for each in captions])
-    found |= {f"caption/{name}": round(value, 5) for name, value in scores.items()}
+    found = {f"caption/{name}": round(value, 5) for name, value in scores.items()}
     return found, [f"caption/{name} is left out: {reason}" for name, reason in why.items()]
 
 

@@ -16,7 +16,7 @@ from geopix.metrics.boxes import box_scores, box_sums
 from geopix.metrics.calibration import presence_scores, presence_sums, quality_scores, quality_sums
 from geopix.metrics.caption import bleu_scores, bleu_sums, rouge_scores, rouge_sums
 from geopix.metrics.cider import cider_scores, cider_sums, document_frequencies
-from geopix.metrics.grounded import grounded_scores, grounded_sums
+from geopix.metrics.grounded import equal_ap50_scores, equal_ap50_sums, grounded_scores, grounded_sums
 from geopix.metrics.masks import mask_iou_each, mask_iou_scores, refusal_scores, refusal_sums, size_bucket
 from geopix.metrics.vqa import hallucination_scores, hallucination_sums, normalise, takes_for_granted, vqa_scores, vqa_sums
 
@@ -127,7 +127,9 @@ def _count_confidence(outcome: Outcome, add: Callable[[str, Score, Tensor, str],
         add("presence", presence_scores, presence_sums(torch.tensor(outcome.presence, dtype=torch.float64), there), outcome.image)
     if outcome.kind == "grounded":
         ious = torch.tensor(outcome.grounded, dtype=torch.float64)
-        add("grounded_conversation", grounded_scores, grounded_sums(ious, outcome.targets), outcome.image)
+        hits = torch.tensor(outcome.hits, dtype=torch.bool)
+        counted = torch.cat([grounded_sums(ious, outcome.targets), equal_ap50_sums(hits, outcome.targets)])
+        add("grounded_conversation", _grounded_scores, counted, outcome.image)
 
 
 def _count_words(outcome: Outcome, add: Callable[[str, Score, Tensor, str], None]) -> None:
@@ -157,6 +159,12 @@ def _caption_scores(sums: Float64[Tensor, "... k"]) -> dict[str, Tensor]:
         **bleu_scores(sums[..., rouge:-cider]),
         **cider_scores(sums[..., -cider:]),
     }
+
+
+def _grounded_scores(sums: Float64[Tensor, "... k"]) -> dict[str, Tensor]:
+    """Mean IoU, recall and AP50 of sums that stand one behind the other."""
+    ap50 = 3
+    return {**grounded_scores(sums[..., :-ap50]), **equal_ap50_scores(sums[..., -ap50:])}
 
 
 def _vqa_scores(sums: Float64[Tensor, "... k"]) -> dict[str, Tensor]:

@@ -158,13 +158,31 @@ def ap50(matched: Bool[Tensor, " d"], num_truth: int, confidence: Float[Tensor, 
     return torch.tensor(np.append(best, 0.0)[places].mean(), dtype=torch.float64)
 
 
+def equal_ap50_sums(matched: Bool[Tensor, " d"], num_truth: int) -> Float64[Tensor, " k"]:
+    """Of the masks of an image, or of several, none of which is more confident than another: how many are right, were drawn, and are true."""
+    return torch.stack([matched.sum(), torch.tensor(len(matched)), torch.tensor(num_truth)]).double()
+
+
+def equal_ap50_scores(sums: Float64[Tensor, "*s k"]) -> dict[str, Float64[Tensor, "*s"]]:
+    """:func:`ap50` of masks that are all equally confident, from :func:`equal_ap50_sums`: precision times the share of recalls that are reached.
+
+    Example:
+        >>> equal_ap50_scores(equal_ap50_sums(torch.tensor([True, False]), 1))["ap50"].item()
+        0.5
+    """
+    right, drawn, truth = sums.unbind(-1)
+    reached = (torch.from_numpy(_RECALLS).to(sums.device) <= (right / truth)[..., None]).double().mean(-1)
+    return {"ap50": torch.where(truth > 0, reached * right / drawn.clamp(min=1), torch.nan)}
+
+
 class GroundedAP50(Metric):
     """Average precision at an IoU of one half over all images (:func:`ap50`), in [0, 1].
 
     - ``ap50``: NaN without true masks;
     - ``num_truth``: how many true masks; ``count``: how many were drawn.
 
-    It is no function of sums, so it keeps two numbers for each mask that was drawn, and has no interval from resampled sums.
+    Where confidences are stated it is no function of sums, so it keeps two numbers for each mask that was drawn; where none is, it is one of
+    :func:`equal_ap50_sums`.
 
     Source: ``COCOeval`` of pycocotools (https://arxiv.org/abs/1405.0312); AP50 of GLaMM (https://arxiv.org/abs/2311.03356).
 
