@@ -4,15 +4,16 @@
     python -m benchmarks.ablation.tables --check    # fail unless they are up to date
 
 A folder of results is a sweep's (its tables are made by geopix sweep); texts beside it are printed as they are: ``NAME.md`` by geopix compare --markdown,
-``NAME.txt`` by benchmarks.ablation.diagnose.
+``NAME.txt`` by benchmarks.ablation.diagnose. Of programs measured by geopix score, ``PROGRAM_seed=N.json`` beside it, a table is made here.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from benchmarks.readme_numbers import rewrite
 from geopix.sweep.table import Gathered, as_markdown, gather, groups, summary_rows
@@ -24,6 +25,9 @@ PAGES: Mapping[Path, Path] = {
 }
 """Each page with the folder of its results."""
 
+PROGRAMS = "programs"
+"""The table of the programs whose numbers, ``PROGRAM_seed=N.json``, lie in the folder itself."""
+
 WORDS_TOO = ("single/giou", "multi/giou", "group/giou", "absent/n_acc", "absent/t_acc", "vqa/oa", "caption/cider_d")
 SHOWN: Mapping[str, Sequence[str]] = {
     "memory": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc"),
@@ -32,9 +36,21 @@ SHOWN: Mapping[str, Sequence[str]] = {
     "hard": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc", "vqa/oa"),
     "training": WORDS_TOO,
     "decoder": ("single/giou", "multi/giou", "group/giou", "boundary/giou"),
+    "whole": ("single/giou", "size/tiny/giou", "multi/giou", "group/giou", "boundary/giou", "absent/n_acc", "vqa/oa", "caption/cider_d"),
+    PROGRAMS: (
+        "single/giou",
+        "size/tiny/giou",
+        "size/small/giou",
+        "size/medium/giou",
+        "multi/giou",
+        "group/giou",
+        "followup/giou",
+        "absent/n_acc",
+        "absent/t_acc",
+    ),
     "vision": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "vqa/oa", "caption/cider_d"),
 }
-COSTLY = ("decoder", "vision")
+COSTLY = ("decoder", "vision", "whole")
 """Tables with parameters and minutes."""
 
 
@@ -50,6 +66,18 @@ def table(found: Gathered, metrics: Sequence[str], costs: bool) -> str:
     return f"{len(found.whole)} of {len(found.trials)} trials have ended.\n\n{as_markdown(rows)}"
 
 
+def programs(folder: Path, metrics: Sequence[str]) -> str:
+    """A row for each program that ``geopix score`` measured: mean and deviation over its seeds."""
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for path in sorted(folder.glob("*_seed=*.json")):
+        found.setdefault(path.stem.partition("_seed=")[0], []).append(json.loads(path.read_text(encoding="utf-8"))["metrics"])
+    rows = [["program", "seeds", *metrics]]
+    for name, seeds in found.items():
+        values = ([each[metric] for each in seeds] for metric in metrics)
+        rows.append([name.replace("_", " "), str(len(seeds)), *(f"{fmean(each):.3f}" + (f" ± {stdev(each):.3f}" if len(each) > 1 else "") for each in values)])
+    return as_markdown(rows)
+
+
 def sections(page: str, results: Path) -> dict[str, str]:
     """The text for every pair of marks in the page."""
     names = [line.removeprefix("<!-- ").removesuffix(":begin -->") for line in page.splitlines() if line.startswith("<!-- ") and line.endswith(":begin -->")]
@@ -57,6 +85,8 @@ def sections(page: str, results: Path) -> dict[str, str]:
 
 
 def _section(results: Path, name: str) -> str:
+    if name == PROGRAMS:
+        return programs(results, SHOWN[name]).rstrip()
     if (folder := results / name).is_dir():
         return table(gather(folder), SHOWN[name], name in COSTLY).rstrip()
     if (said := results / f"{name}.md").is_file():

@@ -7,11 +7,13 @@ Encoder, connector, language model, optimizer and budget are those of configs/st
     geopix score runs/baselines/masks_as_text/predictions.jsonl --benchmark scenes_standard --family segment
 
 What the text can say at best, and how long it is, before anything is trained: python -m benchmarks.baselines.masks_as_text --bound
+Whether shapes or places are wrong: python -m benchmarks.baselines.masks_as_text --placed runs/baselines/masks_as_text/predictions/samples.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import time
 from collections import Counter
@@ -34,6 +36,7 @@ from geopix.data.source import Source
 from geopix.llms.tokenizer import train_tokenizer
 from geopix.metrics.masks import MaskIoU
 from geopix.metrics.pixels import score_dialogue
+from geopix.rle import decode_rle
 from geopix.task import GeoPixTask
 from geopix.types import SEG, Dialogue, Frame, Sample, Turn
 
@@ -154,12 +157,12 @@ def masks_of(answers: Sequence[str], frame: Frame, side: int, unread: Counter[st
 
 
 @torch.no_grad()
-def answer(task: GeoPixTask, source: Source, side: int, longest: int, unread: Counter[str]) -> Iterator[str]:
-    """Lines of predictions from free answers of at most ``longest`` tokens a turn."""
-    for samples, found in asked(source, 16):
+def answer(task: GeoPixTask, source: Source, side: int, longest: int, unread: Counter[str], images: int) -> Iterator[str]:
+    """Lines of predictions from free answers of at most ``longest`` tokens a turn, to all questions about some images at a time."""
+    for samples, found in asked(source, images):
         owners = torch.tensor([question.image for question in found], dtype=torch.long)
-        images = torch.stack([sample.image for sample in samples]).to(task.device)
-        prediction = task.net.generate(task.net.encode(images), [question.prompts for question in found], owners.to(task.device), max_new_tokens=longest)
+        seen = task.net.encode(torch.stack([sample.image for sample in samples]).to(task.device))
+        prediction = task.net.generate(seen, [question.prompts for question in found], owners.to(task.device), max_new_tokens=longest)
         for question, answers in zip(found, prediction.answers, strict=True):
             yield line(question, answers, masks_of(answers, samples[question.image].frame, side, unread))
 
@@ -193,6 +196,33 @@ def bound(level: str, scenes: int) -> str:
     return "\n".join(said)
 
 
+def centred(mask: Bool[Tensor, "h w"], other: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """A mask moved by whole pixels so that its centre lies on another's; what leaves the image is lost."""
+    down, right = (other.nonzero().double().mean(0) - mask.nonzero().double().mean(0)).round().int().tolist()
+    height, width = mask.shape
+    return F.pad(mask, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))[max(-down, 0) :][:height, max(-right, 0) :][:, :width]
+
+
+def placed(samples: Path, source: Source) -> str:
+    """Of a scored file, the masks of single things that were written where one was asked for: as they stand, and moved to the centre of the true one."""
+    ious, moved, count, right = MaskIoU(), MaskIoU(), 0, 0
+    for each in map(json.loads, samples.read_text(encoding="utf-8").splitlines()):
+        if each["task"] != "segment/single" or len(each["drawn"]) != 1 or each["targets"] != 1:
+            continue
+        sample = source.sample(each["position"], truth=True)
+        assert sample.truth is not None
+        truth, drawn = decode_rle(sample.truth[int(each["key"].rpartition("#")[2])][0]), decode_rle(each["drawn"][0])
+        if drawn.any():
+            count += 1
+            right += re.sub(_MASK, SEG, each["answers"][0]) == each["expected"][0]
+            ious.update(*score_dialogue([drawn], [truth]))
+            moved.update(*score_dialogue([centred(drawn, truth)], [truth]))
+    if not count:
+        return "no single thing has a mask"
+    before, after = ious.compute()["giou"], moved.compute()["giou"]
+    return f"{count} single things with a mask: words as expected {right / count:.0%}; gIoU {before:.3f}, of masks moved to the true centre {after:.3f}"
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Answer a benchmark, or print what the text can say at best."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,19 +232,24 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", default="standard", choices=["easy", "standard", "hard"], help="of the scenes")
     parser.add_argument("--side", type=int, default=SIDE, help="rows and columns of the grid that the model was trained on")
     parser.add_argument("--longest", type=int, default=768, help="tokens of an answer")
+    parser.add_argument("--images", type=int, default=16, help="that are answered at a time; a GPU is faster with more")
+    parser.add_argument("--placed", type=Path, help="samples.jsonl of geopix score: print what the masks would score in the right place; answer nothing")
     parser.add_argument("--bound", action="store_true", help="print what masks lose as text, and their length; answer nothing")
     parser.add_argument("--out", type=Path, help="default: predictions.jsonl in the run folder")
     said = parser.parse_args(words)
     if said.bound:
         print(bound(said.level, 100))
         return
-    if said.checkpoint is None:
-        parser.error("give a checkpoint, or --bound")
     benchmark = said.benchmark or f"scenes_{said.level}"
     source = open_benchmark(benchmark, said.benchmark_root)
+    if said.placed is not None:
+        print(placed(said.placed, source))
+        return
+    if said.checkpoint is None:
+        parser.error("give a checkpoint, --placed or --bound")
     task = GeoPixTask.load_from_checkpoint(said.checkpoint, map_location="cpu").eval().to("cuda" if torch.cuda.is_available() else "cpu")
     unread, began = Counter[str](), time.perf_counter()
-    write(said.out or said.checkpoint.parents[1] / "predictions.jsonl", answer(task, source, said.side, said.longest, unread), benchmark)
+    write(said.out or said.checkpoint.parents[1] / "predictions.jsonl", answer(task, source, said.side, said.longest, unread, said.images), benchmark)
     print(f"{unread['written']} masks written, {unread['unreadable']} of them unreadable and counted as empty; {time.perf_counter() - began:.0f} s")
 
 
