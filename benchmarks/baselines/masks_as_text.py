@@ -204,8 +204,11 @@ def centred(mask: Bool[Tensor, "h w"], other: Bool[Tensor, "h w"]) -> Bool[Tenso
 
 
 def placed(samples: Path, source: Source) -> str:
-    """Of a scored file, the masks of single things that were written where one was asked for: as they stand, and moved to the centre of the true one."""
-    ious, moved, count, right = MaskIoU(), MaskIoU(), 0, 0
+    """Of a scored file, the masks of single things that were written where one was asked for: as they stand, and moved to the centre of the true one.
+
+    Beside it, what the mask that was written just before, for another question, would score there.
+    """
+    ious, moved, others, count, right, before = MaskIoU(), MaskIoU(), MaskIoU(), 0, 0, None
     for each in map(json.loads, samples.read_text(encoding="utf-8").splitlines()):
         if each["task"] != "segment/single" or len(each["drawn"]) != 1 or each["targets"] != 1:
             continue
@@ -217,10 +220,16 @@ def placed(samples: Path, source: Source) -> str:
             right += re.sub(_MASK, SEG, each["answers"][0]) == each["expected"][0]
             ious.update(*score_dialogue([drawn], [truth]))
             moved.update(*score_dialogue([centred(drawn, truth)], [truth]))
+            if before is not None:
+                others.update(*score_dialogue([centred(before, truth)], [truth]))
+            before = drawn
     if not count:
         return "no single thing has a mask"
-    before, after = ious.compute()["giou"], moved.compute()["giou"]
-    return f"{count} single things with a mask: words as expected {right / count:.0%}; gIoU {before:.3f}, of masks moved to the true centre {after:.3f}"
+    found, there, other = (float(each.compute()["giou"]) for each in (ious, moved, others))
+    return (
+        f"{count} single things with a mask: words as expected {right / count:.0%}; gIoU {found:.3f}, of masks moved to the true centre {there:.3f}, "
+        f"of another question's mask moved there {other:.3f}"
+    )
 
 
 def main(words: Sequence[str] | None = None) -> None:
