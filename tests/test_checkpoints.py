@@ -1,5 +1,6 @@
 """Checkpoints: what is in them, what is refused, and that a killed run ends as one that was not killed."""
 
+import json
 import pickle
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from geopix.checkpoint import CheckpointError, read_checkpoint, use_own_options
 from geopix.llms.hf import HFLanguageModel, LoRA
@@ -195,6 +197,25 @@ def test_another_size_than_in_training_is_told(trained: Path) -> None:
     said = tiny("test", trained, "--ckpt_path", "last", "--data.test.size", 96)
     row = next(line for line in said.err.splitlines() if "data.test.size" in line)
     assert row.split() == ["data.test.size", "64", "96"]
+
+
+def test_another_range_of_stored_values_than_in_training_is_told(tmp_path: Path) -> None:
+    talk = {"task": "vqa/count", "turns": [{"prompt": "[vqa] how many ships?", "answer": "One."}]}
+    for split in ("train", "test"):
+        Image.new("RGB", (64, 64), "blue" if split == "test" else "green").save(tmp_path / f"{split}.png")
+    lines = [json.dumps({"image": f"{split}.png", "key": split, "split": split, "dialogues": [talk]}) for split in ("train", "test")]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def real(split: str, low: float, high: float) -> list[object]:
+        words = {"path": tmp_path / "records.jsonl", "size": 64, "split": split, "low": low, "high": high}
+        return [f"--data.{split}", "geopix.data.instruct.RealImages", *(each for name, value in words.items() for each in (f"--data.{split}.{name}", value))]
+
+    one = ("--data.val", "null", "--data.samples", 6, "--trainer.callbacks", "null", "--model.net.memory", "null")
+    tiny("fit", tmp_path / "run", *one, *real("train", 10, 200))
+    assert last(tmp_path / "run")["geopix"]["reading"] == {"bands": None, "low": 10, "high": 200}
+    said = tiny("test", tmp_path / "run", *one, "--ckpt_path", "last", *real("test", 10, 255))
+    rows = [line.split() for line in said.err.splitlines() if "data.test." in line]
+    assert rows == [["data.test.high", "200", "255"]]
 
 
 SPY = """

@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from geopix.checkpoint import CheckpointError, check_checkpoint, check_resume, differences, last_checkpoint, other_parts, read_checkpoint
-from geopix.cli_benchmarks import canvas_of, read_benchmarks
+from geopix.cli_benchmarks import canvas_of, read_benchmarks, reading_of
 from geopix.cli_callbacks import LastCheckpoint, SaveConfig
 from geopix.cli_errors import ConfigError, explain, tell
 from geopix.cli_places import kept_options
@@ -129,6 +129,8 @@ class GeoPixCLI(LightningCLI):
             others = ("test", "val", "train") if key == "predict" else ()  # whose size is asked at, unless told another
             sides = self._stored["geopix"].get("size"), canvas_of(self.config_dump["data"], key, *others)
             rows += [(f"data.{key}.size", *sides)] if None not in sides and sides[0] != sides[1] else []
+            before, now = self._stored["geopix"].get("reading"), reading_of(self.config_dump["data"], key)
+            rows += [(f"data.{key}.{name}", before[name], now[name]) for name in now if before[name] != now[name]] if before and now else []
         if refused:
             fix = "drop these options" + (", or start a new training from its weights with --init_from" if resumed and not parts else "")
             raise CheckpointError(f"the checkpoint and the command ask for different parts\n{table(refused, 'command')}\n  next      {fix}")
@@ -172,6 +174,9 @@ class GeoPixCLI(LightningCLI):
         if self.trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         try:
+            for each in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(each, LastCheckpoint) and subcommand == "fit":
+                    each.reading = reading_of(self.config["fit"].data.as_dict(), "train")
             if subcommand == "fit" and self.opened is not None:
                 self._take(self.model, init=self.config["fit"].init_from is not None)
             self._stored = {}

@@ -71,6 +71,18 @@ def _read(path: Path, parser: LightningArgumentParser, root: Path, size: int | N
     return module
 
 
+def reading_of(config: Mapping[str, Any], *verbs: str) -> dict[str, Any] | None:
+    """Which bands are read and which stored values mean 0 and 1, as a configuration states it for the first of the sources named; None where it does not."""
+    for verb in verbs:
+        given = config.get(verb) or {}
+        while given:
+            given = given.get("init_args") or {}
+            if "high" in given:
+                return {name: given.get(name) for name in ("bands", "low", "high")}
+            given = given.get("source") or {}
+    return None
+
+
 def canvas_of(config: Mapping[str, Any], *verbs: str) -> int | None:
     """The size of images that a configuration's data names first: of test, val or train, or of the sources named."""
     for verb in verbs or ("test", "val", "train"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:
         self.every_n_train_steps = every_n_train_steps
+        self.reading: Mapping[str, Any] | None = None
+        """What the configuration says of how the training images are read: bands, and the values that mean 0 and 1."""
         self._saved = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,7 +68,7 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how far the training is: the samples seen over all ranks, the stage of the curriculum, and the size of images that have one."""
+        """Note how far the training is (samples seen over all ranks, stage of the curriculum), and the size and reading of its images."""
         data: object = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, GeoPixData):
             return
@@ -73,7 +76,8 @@ class LastCheckpoint(Checkpoint):
         led = [each for each in trainer.callbacks if isinstance(each, Curriculum)]  # type: ignore[attr-defined]
         stage = led[0].stages[led[0].where(samples)[0]].name if led else None
         size = getattr(data.sources["train"], "size", None)
-        checkpoint["geopix"] = {"samples": samples, "stage": stage, "batch_size": data.batch_size, "size": size, **checkpoint.get("geopix", {})}
+        said = {"samples": samples, "stage": stage, "batch_size": data.batch_size, "size": size, "reading": self.reading}
+        checkpoint["geopix"] = {**said, **checkpoint.get("geopix", {})}
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved and not trainer.fast_dev_run:
