@@ -89,7 +89,7 @@ SWEEPS = {
 """The sweeps of the page by the folder of their results."""
 
 
-@pytest.mark.parametrize("name", ["hard", "vision", "whole"])  # those with the fewest trials; all others share their base and their budget
+@pytest.mark.parametrize("name", ["hard", "whole"])  # of either budget the one with the fewest trials; the others share base and budget with one of them
 def test_the_committed_results_are_of_the_configurations_of_today(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     said = geopix(*SWEEPS[name], "--dry_run")
