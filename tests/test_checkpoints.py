@@ -216,6 +216,9 @@ def test_another_range_of_stored_values_than_in_training_is_told(tmp_path: Path)
     said = tiny("test", tmp_path / "run", *one, "--ckpt_path", "last", *real("test", 10, 255))
     rows = [line.split() for line in said.err.splitlines() if "data.test." in line]
     assert rows == [["data.test.high", "200", "255"]]
+    said = tiny("fit", tmp_path / "run", *one, "--ckpt_path", "last", *real("train", 0, 200))
+    row = next(line.split() for line in said.err.splitlines() if "data.train." in line)
+    assert (row[0], float(row[1]), float(row[2])) == ("data.train.low", 10, 0), "a training that goes on"
 
 
 SPY = """

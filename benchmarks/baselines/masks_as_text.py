@@ -214,6 +214,8 @@ def placed(samples: Path, source: Source) -> str:
             continue
         sample = source.sample(each["position"], truth=True)
         assert sample.truth is not None
+        if sample.key != each["image"]:
+            raise ValueError(f"{samples} is of other images: {each['image']} where the benchmark has {sample.key}; name its benchmark (--benchmark, --level).")
         truth, drawn = decode_rle(sample.truth[int(each["key"].rpartition("#")[2])][0]), decode_rle(each["drawn"][0])
         if drawn.any():
             count += 1

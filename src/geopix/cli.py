@@ -129,8 +129,9 @@ class GeoPixCLI(LightningCLI):
             others = ("test", "val", "train") if key == "predict" else ()  # whose size is asked at, unless told another
             sides = self._stored["geopix"].get("size"), canvas_of(self.config_dump["data"], key, *others)
             rows += [(f"data.{key}.size", *sides)] if None not in sides and sides[0] != sides[1] else []
-            before, now = self._stored["geopix"].get("reading"), reading_of(self.config_dump["data"], key)
-            rows += [(f"data.{key}.{name}", before[name], now[name]) for name in now if before[name] != now[name]] if before and now else []
+        read = {"fit": "train", "validate": "val"}.get(verb, verb)
+        before, now = self._stored["geopix"].get("reading"), reading_of(self.config_dump["data"], read)
+        rows += [(f"data.{read}.{name}", before[name], now[name]) for name in now if before[name] != now[name]] if before and now else []
         if refused:
             fix = "drop these options" + (", or start a new training from its weights with --init_from" if resumed and not parts else "")
             raise CheckpointError(f"the checkpoint and the command ask for different parts\n{table(refused, 'command')}\n  next      {fix}")
