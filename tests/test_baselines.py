@@ -119,6 +119,8 @@ def test_true_answers_are_scored_as_their_grid_allows(few: Path, tmp_path: Path)
     said = placed(tmp_path / "true" / "samples.jsonl", source)
     assert "single things with a mask: words as expected 100%; gIoU 1.000, of masks moved to the true centre 1.000, of another question's" in said
     assert float(said.split()[-1]) < 0.9
+    with pytest.raises(ValueError, match="other images"):
+        placed(tmp_path / "true" / "samples.jsonl", Scenes("easy", "val", size=64, count=4))
     coarse = masks_of(["It is {0-1:0-1} and {no mask}."], samples[0].frame, 4, unread)
     assert [int(mask.sum()) for mask in coarse] == [32 * 32, 0]
     assert unread["unreadable"] == 1

@@ -161,25 +161,10 @@ class AnswerWriter:
         for one in answered:
             if tuple(one.masks.shape[1:]) != size:
                 raise ValueError(f"masks of {tuple(one.masks.shape[1:])} rows and columns for the image {key!r} of {size}; bring them to its own size first.")
-        masks = torch.cat([torch.zeros(0, *size, dtype=torch.bool), *(one.masks.detach().cpu() for one in answered)])
-        labels = [name for one in answered for name in one.names]
-        kinds = {"picture": ".png"}
-        if georeference is not None and len(masks):
-            kinds["masks"] = ".tif"
-            if on_earth(georeference):
-                kinds["vectors"] = ".geojson"
-            else:
-                warnings.warn(f"{key} has a grid but no CRS that leads to the earth: its masks are written as GeoTIFF, not as GeoJSON.", stacklevel=2)
-        files = self._claim(key, kinds)
-
+        files = self._claim(key, _kinds(key, georeference, any(len(one.masks) for one in answered)))
         self._unfinished.mkdir(exist_ok=True)
         parts = {kind: self._unfinished / path.name for kind, path in files.items()}
-        picture = overlay(image, masks.numpy(), labels, [(one.prompt, one.answer) for one in answered])
-        Image.fromarray(picture).save(parts["picture"])
-        if georeference is not None and "masks" in parts:
-            _write_geotiff(parts["masks"], masks, labels, georeference)
-        if georeference is not None and "vectors" in parts:
-            _write_geojson(parts["vectors"], answered, georeference)
+        _draw(parts, image, answered, georeference)
         record = {
             "key": key,
             "image": str(source) if source is not None else None,
@@ -208,6 +193,27 @@ class AnswerWriter:
                 raise ValueError(f"{path} exists and is not of this run, so it is not overwritten (is it an input?); {ELSEWHERE}.")
         self._names[name.casefold()] = key
         return files
+
+
+def _kinds(key: str, georeference: Georeference | None, drawn: bool) -> dict[str, str]:
+    """What an image gets beside its line: suffixes by kind."""
+    if georeference is None or not drawn:
+        return {"picture": ".png"}
+    if on_earth(georeference):
+        return {"picture": ".png", "masks": ".tif", "vectors": ".geojson"}
+    warnings.warn(f"{key} has a grid but no CRS that leads to the earth: its masks are written as GeoTIFF, not as GeoJSON.", stacklevel=3)
+    return {"picture": ".png", "masks": ".tif"}
+
+
+def _draw(files: Mapping[str, Path], image: UInt8[np.ndarray, "h w 3"], answered: Sequence[Answered], georeference: Georeference | None) -> None:
+    masks = torch.cat([torch.zeros(0, *image.shape[:2], dtype=torch.bool), *(one.masks.detach().cpu() for one in answered)])
+    labels = [name for one in answered for name in one.names]
+    picture = overlay(image, masks.numpy(), labels, [(one.prompt, one.answer) for one in answered])
+    Image.fromarray(picture).save(files["picture"])
+    if georeference is not None and "masks" in files:
+        _write_geotiff(files["masks"], masks, labels, georeference)
+    if georeference is not None and "vectors" in files:
+        _write_geojson(files["vectors"], answered, georeference)
 
 
 def _write_geotiff(path: Path, masks: Tensor, labels: Sequence[str], georeference: Georeference) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from geopix.contracts import VisionEncoder
 from geopix.encoders.bands import Bands, Inflate, normalise
-from geopix.encoders.timm import _differences, _reached, _read_state
+from geopix.encoders.foreign import reached_leaves, read_state, state_differences
 
 _RGB = 3
 """Channels that all of smp's encoders are made for."""
@@ -73,7 +73,7 @@ class SmpEncoder(VisionEncoder):
         widths = smp.encoders.encoders[name]["params"]["out_channels"]
         chosen = _levels(name, widths, levels)
         hub = weights in smp.encoders.encoders[name]["pretrained_settings"]
-        state = None if weights is None or hub else _read_state(_file(name, str(weights)))
+        state = None if weights is None or hub else read_state(_file(name, str(weights)))
         own = state is not None and all(key.startswith("net.") for key in state)
         depth = max(2, *chosen)  # EfficientNets refuse a depth of one
         if hub:
@@ -94,7 +94,7 @@ class SmpEncoder(VisionEncoder):
         self.frozen = freeze
         self._keep_what_is_used(name)
         if own and state is not None:
-            differences = _differences(self.state_dict(), state)
+            differences = state_differences(self.state_dict(), state)
             if differences:
                 raise ValueError(f"{weights}, written by an SmpEncoder, does not fit this one: {differences}. Give the same name, bands and levels.")
             self.load_state_dict(state)
@@ -122,7 +122,7 @@ class SmpEncoder(VisionEncoder):
         self.eval()
         image = torch.zeros(1, self.bands, 2 * _MULTIPLE, 3 * _MULTIPLE)
         with torch.enable_grad():
-            reached = _reached(self(image))
+            reached = reached_leaves(self(image))
         _remove_unused(self.net, reached)
         for parameter in self.parameters():
             if id(parameter) not in reached:
@@ -198,7 +198,7 @@ def _from_file(name: str, state: dict[str, Tensor], bands: Bands, depth: int, we
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{weights} does not fit {name!r}: {_differences(net.state_dict(), state) or error}.") from error
+        raise ValueError(f"{weights} does not fit {name!r}: {state_differences(net.state_dict(), state) or error}.") from error
     if not made_for_bands:
         _inflate(net, bands)
     return net

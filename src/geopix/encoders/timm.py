@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geopix.contracts import VisionEncoder
 from geopix.encoders.bands import Bands, Inflate, normalise
+from geopix.encoders.foreign import reached_leaves, read_state, state_differences
 
 WAVES = 6
 """Wavelengths per direction of the positions that may be added to maps."""
@@ -85,7 +83,7 @@ class TimmEncoder(VisionEncoder):
             raise ValueError(f"timm {timm.__version__} knows no model {name!r}; similar names: {similar}. See timm.list_models().")
         arguments, self._fixed_size = _size_arguments(name, config, image_size, options or {})
         arguments |= {"in_chans": read.count, "num_classes": 0}
-        state = None if weights is None or weights == "hub" else _read_state(Path(weights))
+        state = None if weights is None or weights == "hub" else read_state(Path(weights))
         own = state is not None and all(key.startswith(("net.", "places.")) for key in state)
         backbone = _random(name, arguments) if weights is None or own else _inflated(name, arguments, state, config, read, weights)
         chosen = _levels(name, len(backbone.feature_info), levels)
@@ -139,7 +137,7 @@ class TimmEncoder(VisionEncoder):
         stated = [(channels, side // stride) for channels, stride in zip(self.channels, self.strides, strict=True)]
         if found != stated:
             raise ValueError(f"timm states (channels, rows) {stated} for {name!r} at {side} pixels, but it gave {found}; choose other levels or options.")
-        reached = _reached(maps)
+        reached = reached_leaves(maps)
         for parameter in self.parameters():
             if id(parameter) not in reached:
                 parameter.requires_grad_(False)
@@ -186,16 +184,16 @@ def _random(name: str, arguments: dict[str, Any]) -> Any:
         raise ValueError(f"timm cannot build {name!r} with {arguments}: {error}. Check the encoder's options.") from error
 
 
-def _inflated(
-    name: str, arguments: dict[str, Any], state: dict[str, Tensor] | None, config: Any, bands: Bands, weights: str | Path | None
-) -> Any:
+def _inflated(name: str, arguments: dict[str, Any], state: dict[str, Tensor] | None, config: Any, bands: Bands, weights: str | Path | None) -> Any:
     """The backbone with weights brought to the bands: by timm where it takes channels in turn, which also knows other kinds of stems, else here."""
     own = config.input_size[0]
     stems = [config.first_conv] if isinstance(config.first_conv, str) else list(config.first_conv or [])
     wide = _random(name, arguments)
     modules = dict(wide.named_modules())
-    ready = state is not None and bands.count != own and all(
-        f"{stem}.weight" in state and state[f"{stem}.weight"].shape == modules[stem].weight.shape for stem in stems
+    ready = (
+        state is not None
+        and bands.count != own
+        and all(f"{stem}.weight" in state and state[f"{stem}.weight"].shape == modules[stem].weight.shape for stem in stems)
     )
     if bands.inflate == "repeat" or ready or not bands.change(own):
         return _pretrained(name, arguments, state, config, bands.count, weights)
@@ -208,9 +206,7 @@ def _inflated(
     return wide
 
 
-def _pretrained(
-    name: str, arguments: dict[str, Any], state: dict[str, Tensor] | None, config: Any, bands: int, weights: str | Path | None
-) -> Any:
+def _pretrained(name: str, arguments: dict[str, Any], state: dict[str, Tensor] | None, config: Any, bands: int, weights: str | Path | None) -> Any:
     """The whole backbone with weights of the hub, or of a file as a strict load: timm renames, inflates and resizes what it knows how to."""
     stems = [config.first_conv] if isinstance(config.first_conv, str) else list(config.first_conv or [])
     plain = _random(name, arguments)
@@ -234,45 +230,16 @@ def _pretrained(
     try:
         model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except (RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise ValueError(f"{weights} does not fit {name!r}: {_differences(plain.state_dict(), kept) or error}.") from error
+        raise ValueError(f"{weights} does not fit {name!r}: {state_differences(plain.state_dict(), kept) or error}.") from error
     model.pretrained_cfg.pop("state_dict")
     return model
 
 
 def _load_own(encoder: TimmEncoder, state: dict[str, Tensor], weights: str | Path | None) -> None:
-    differences = _differences(encoder.state_dict(), state)
+    differences = state_differences(encoder.state_dict(), state)
     if differences:
         raise ValueError(f"{weights}, written by a TimmEncoder, does not fit this one: {differences}. Give the same name, bands, levels and options.")
     encoder.load_state_dict(state)
-
-
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    shapes = {key: f"{key} {tuple(found[key].shape)} for {tuple(value.shape)}" for key, value in expected.items() if key in found}
-    lists = {
-        "missing keys": [key for key in expected if key not in found],
-        "unexpected keys": [key for key in found if key not in expected],
-        "mismatched shapes": [shapes[key] for key, value in expected.items() if key in found and found[key].shape != value.shape],
-    }
-    return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}" for kind, keys in lists.items() if keys)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, out of its wrapper if it has one of the usual ones."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}; give a .pt, .pth or .safetensors file, or 'hub'.")
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise ValueError(f"{path} is a git-lfs pointer, not the weights themselves; run `git lfs pull` where it was cloned.")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"cannot read weights from {path}: {error}. Expected a state dict of tensors as .pt, .pth or .safetensors.") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict: expected names with tensors, found {type(state).__name__}.")
-    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _levels(name: str, count: int, levels: Sequence[int] | None) -> list[int]:
@@ -280,19 +247,3 @@ def _levels(name: str, count: int, levels: Sequence[int] | None) -> list[int]:
     if not chosen or chosen != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < count:
         raise ValueError(f"levels of {name!r} are 0 to {count - 1}, ascending, each once, at least one; found {list(levels or [])}.")
     return chosen
-
-
-def _reached(outputs: Sequence[Tensor]) -> set[int]:
-    """Ids of the leaf tensors that the outputs depend on, read off the graph without a backward pass."""
-    waiting: list[Any] = [output.grad_fn for output in outputs]
-    seen: set[Any] = set()
-    leaves: set[int] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name() == "torch::autograd::AccumulateGrad":
-            leaves.add(id(node.variable))
-        waiting.extend(parent for parent, _ in node.next_functions)
-    return leaves
