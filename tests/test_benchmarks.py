@@ -149,7 +149,10 @@ def test_mistakes_are_told_before_anything_is_tested(small: Path, tmp_path: Path
     assert "is named twice" in message(*run, small, small)
     assert not (tmp_path / "run" / "few_scenes").exists()
     assert "there is no protocol 'lisa'" in message("score", tmp_path / "p.jsonl", "--benchmark", small, "--protocol", "lisa", code=3)
+    (tmp_path / "plain").write_text("")
+    assert "plain is a file; say --output FOLDER" in message("score", tmp_path / "plain", "--benchmark", small, code=3)
     assert "holds no finished test" in message("compare", tmp_path, tmp_path)
+    assert "expected a whole number from 1, found '0'" in geopix("compare", tmp_path, tmp_path, "--resamples", 0).err
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "ablation").rglob("*.yaml")), ids=lambda path: path.stem)

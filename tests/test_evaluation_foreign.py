@@ -77,11 +77,23 @@ def test_a_line_of_samples_is_a_prediction_too(tmp_path: Path) -> None:
         (lambda lines: [{"answers": ["a"]}, *lines[1:]], "line 1 has no key"),
         (lambda lines: [*lines[:4], {"key": lines[4]["key"]}, *lines[5:]], "toy-0#4: 0 answers for 1 questions"),
         (lambda lines: [], "is empty"),
+        (lambda lines: [{**lines[0], "answers": [None]}, *lines[1:]], r"toy-0#0: answers must be a list of texts, one per turn; found .\[None\]."),
+        (lambda lines: [{**lines[0], "answers": "x"}, *lines[1:]], "toy-0#0: answers must be a list of texts, one per turn; found 'x'"),
+        (lambda lines: [{"key": "toy-0#0", "answer": 5}, *lines[1:]], "toy-0#0: answer must be a text; found '5'"),
+        (lambda lines: [{**lines[0], "masks": 5}, *lines[1:]], "toy-0#0: masks must be a list of compressed COCO RLE; found '5'"),
+        (lambda lines: [{**lines[0], "masks": [{**lines[0]["masks"][0], "size": 64}]}, *lines[1:]], "toy-0#0: a mask of 64 for an image of"),
     ],
 )
 def test_a_set_that_is_not_whole_is_refused(tmp_path: Path, change, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         score_predictions(written(tmp_path / "p.jsonl", change(perfect())), SOURCE, RULE)
+
+
+def test_lines_for_questions_of_another_family_are_passed_over(tmp_path: Path) -> None:
+    outcomes = score_predictions(written(tmp_path / "p.jsonl", perfect()), SOURCE, RULE, ["vqa"])
+    assert [outcome.family for outcome in outcomes] == ["vqa"] * 3
+    with pytest.raises(ValueError, match="1 lines have a key that no question has"):
+        score_predictions(written(tmp_path / "p.jsonl", [*perfect(), {"key": "elsewhere#0"}]), SOURCE, RULE, ["vqa"])
 
 
 def test_a_missing_seg_counts_as_in_a_test_where_the_program_writes_it_elsewhere(tmp_path: Path) -> None:
@@ -97,6 +109,9 @@ def test_what_is_no_file_of_lines_is_told(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>\n")
     with pytest.raises(ValueError, match="line 1 is no JSON"):
         score_predictions(tmp_path / "page.html", SOURCE, RULE)
+    (tmp_path / "latin.jsonl").write_bytes(b'{"key": "caf\xe9"}\n')
+    with pytest.raises(ValueError, match=r"latin.jsonl is no text in UTF-8 .* at byte 12"):
+        score_predictions(tmp_path / "latin.jsonl", SOURCE, RULE)
 
 
 def test_questions_are_written_without_any_truth(tmp_path: Path) -> None:

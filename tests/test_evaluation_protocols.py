@@ -11,6 +11,7 @@ from geopix.evaluation.groups import tabulate
 from geopix.evaluation.numbers import numbers
 from geopix.evaluation.outcome import Question, from_json, judge, questions
 from geopix.evaluation.protocols import PROTOCOLS
+from geopix.metrics.vqa import VQA_PROTOCOLS
 from tests import toys
 
 
@@ -63,6 +64,32 @@ def test_who_gets_the_true_answer_gets_no_score_for_words() -> None:
     free, forced = (scored(absent, logits(), name) for name in ("generate", "teacher_forced"))
     assert free["absent/n_acc"] == 1.0
     assert not any(name.startswith(("absent", "answers", "vqa", "caption", "box", "false_premise")) for name in forced)
+
+
+def test_geochats_rule_leaves_out_questions_for_numbers_and_forgives_no_full_stop() -> None:
+    asked = [
+        ("vqa/presence", "yes", "Yes"),
+        ("vqa/presence", "yes", "Yes."),
+        ("vqa/count", "3", "3"),
+        ("vqa/area", "5", "4"),
+        ("vqa/rural_urban", "rural", "urban"),
+    ]
+    found = {}
+    for name in ("generate", "peers/geochat"):
+        rule = PROTOCOLS[name]  # type: ignore[index]
+        outcomes = [
+            judge(replace(question(task=task), key=f"a#{row}", expected=(true,)), (given,), logits(), rule) for row, (task, true, given) in enumerate(asked)
+        ]
+        found[name] = numbers(tabulate(outcomes, rule), rule)
+    assert found["generate"]["vqa/oa"] == pytest.approx(3 / 5)
+    assert found["generate"]["vqa/aa"] == pytest.approx((1 + 1 + 0 + 0) / 4)
+    theirs = found["peers/geochat"]
+    assert (theirs["vqa/oa"], theirs["vqa/presence"], theirs["vqa/rural_urban"], theirs["vqa/num_left_out"]) == (pytest.approx(1 / 3), 0.5, 0.0, 2)
+    assert not {"vqa/count", "vqa/area"} & theirs.keys()
+    assert not PROTOCOLS["generate"].counts_as(PROTOCOLS["peers/geochat"])
+    for name, published in (("geochat_lr", VQA_PROTOCOLS["geochat_lr"]), ("geochat_hr", VQA_PROTOCOLS["geochat_hr"])):
+        assert set(published.left_out) <= set(PROTOCOLS["peers/geochat"].left_out), name
+        assert published.read is PROTOCOLS["peers/geochat"].read
 
 
 def test_several_masks_in_the_wrong_order_are_matched() -> None:

@@ -1,6 +1,7 @@
 """What a test leaves, and that one which was killed goes on where it stopped."""
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from geopix.data.module import GeoPixData
 from geopix.decoders.dot import DotDecoder
 from geopix.evaluation.compare import as_markdown, compare
-from geopix.evaluation.folder import read_result
+from geopix.evaluation.folder import _hardly_draws, read_result
 from geopix.evaluation.names import is_detail
 from geopix.results import Results
 from geopix.types import Batch, Drawing, Prediction
@@ -54,8 +55,12 @@ def test_a_test_leaves_numbers_samples_and_a_report(tmp_path: Path, capsys: pyte
     said = json.loads((tmp_path / "metrics.json").read_text())
     assert said.keys() >= {
         "protocol", "definition", "data", "data_fingerprint", "images", "dialogues", "remarks", "command", "version", "versions", "seed", "checkpoint",
-        "config_sha256", "interval", "metrics", "intervals",
+        "config_sha256", "precision", "device", "interval", "metrics", "intervals", "definitions",
     }  # fmt: skip
+    defined = [pattern for pattern in said["definitions"] if pattern not in ("single/*", "segment/*", "vqa/*")]
+    assert "vqa/oa" in defined
+    assert not [name for name in said["metrics"] if not any(fnmatchcase(name, pattern) for pattern in said["definitions"])]
+    assert not [name for name in said["metrics"] if name.startswith("single/") and not any(fnmatchcase(name, pattern) for pattern in defined)]
     assert (said["images"], said["dialogues"]) == (IMAGES, IMAGES * len(toys.KINDS))
     for name, value in said["metrics"].items():
         if not is_detail(name):
@@ -98,6 +103,16 @@ def test_a_journal_of_another_test_is_not_used(tmp_path: Path, capsys: pytest.Ca
     run(tmp_path, task, protocol="generate_named")
     assert len(task.seen) == IMAGES
     assert "the journal of another test was in the folder" in capsys.readouterr().err
+
+
+def test_a_journal_in_another_precision_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    killed(tmp_path, after=4)
+    task = Killed()
+    trainer = toys.trainer(tmp_path, Results(resamples=50, pictures=0), precision="bf16-mixed")
+    trainer.test(task, datamodule=GeoPixData(test=toys.Toys(IMAGES), batch_size=2), verbose=False)
+    assert len(task.seen) == IMAGES
+    assert "the journal of another test was in the folder" in capsys.readouterr().err
+    assert json.loads((tmp_path / "metrics.json").read_text())["precision"] == "bf16-mixed"
 
 
 def test_a_journal_of_other_data_of_the_same_name_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,3 +200,26 @@ def test_altered_samples_are_noticed(tmp_path: Path) -> None:
     samples.write_text("\n".join(samples.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ValueError, match="altered or cut off"):
         read_result(tmp_path)
+    samples.write_text(samples.read_text()[:-20])
+    with pytest.raises(ValueError, match=r"samples.jsonl, line \d+, was altered or cut off"):
+        read_result(tmp_path)
+    samples.write_text(json.dumps({"key": "toy-0#0"}) + "\n")
+    with pytest.raises(ValueError, match="line 1, was written by another version of geopix, or altered: 'size' does not fit"):
+        read_result(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"metrics\.json was altered or cut off"):
+        read_result(tmp_path)
+
+
+def test_answers_with_empty_masks_are_not_blamed_on_words() -> None:
+    (empty,) = _hardly_draws({"answers/no_seg": 0.0, "answers/empty_mask": 1.0, "answers/fewer": 0.0})
+    assert empty.startswith("100% of the answers that should have masks have [SEG] with empty masks: ")
+    assert "evidence" in empty
+    (mixed,) = _hardly_draws({"answers/no_seg": 0.5, "answers/empty_mask": 0.1, "answers/fewer": 0.05})
+    assert mixed.startswith("50% of the answers that should have masks are without [SEG], 10% of the answers")
+    assert "not trained to write [SEG]" in mixed
+    (foreign,) = _hardly_draws({"absent/t_acc": 0.2})
+    assert foreign.startswith("80% of the answers that should have masks have none")
+    assert not _hardly_draws({"absent/t_acc": 0.6})
+    assert not _hardly_draws({"vqa/oa": 0.1})
+    assert not _hardly_draws({"answers/no_seg": 0.3, "answers/empty_mask": 0.1, "answers/fewer": 0.5})

@@ -64,6 +64,15 @@ class Parser(LightningArgumentParser):
         raise ConfigError(explain(parser, message, self.words)) from ex
 
 
+ABOUT: dict[str, str] = {
+    "fit": "Train a model in the stages of its curriculum.",
+    "validate": "Score a checkpoint on the validation set.",
+    "test": "Score a checkpoint on the test set or on benchmarks, by its own free answers.",
+    "predict": "Answer questions about your images: pictures, JSONL, GeoTIFF masks and polygons.",
+}
+"""Verbs in a sentence each; Lightning takes the first line of a docstring, which may end in mid-sentence."""
+
+
 class GeoPixCLI(LightningCLI):
     """One task, one data module, four verbs."""
 
@@ -282,7 +291,7 @@ def main(args: list[str] | None = None) -> int:
             GeoPixData,
             args=args,
             parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False},
+            parser_kwargs={"allow_abbrev": False, **{verb: {"description": about} for verb, about in ABOUT.items()}},
             save_config_callback=SaveConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,

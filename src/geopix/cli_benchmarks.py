@@ -47,7 +47,8 @@ def _find(name: str) -> Path:
         return path
     known = sorted(each.stem for each in FOLDER.glob("*.yaml"))
     near = get_close_matches(path.stem, known, 3, 0.5) or known
-    raise ConfigError(f"there is no benchmark {name!r}\n  found     no file {path}\n  expected  a YAML file, or a name in {FOLDER}/: {', '.join(near)}")
+    expected = f"a YAML file, or a name in {FOLDER}/: {', '.join(near)}" if known else f"a YAML file; names are those of {FOLDER}/, and {Path.cwd()} has none"
+    raise ConfigError(f"there is no benchmark {name!r}\n  found     no file {path}\n  expected  {expected}")
 
 
 def _read(path: Path, parser: LightningArgumentParser, root: Path, size: int | None, batch: int, workers: int) -> GeoPixData:

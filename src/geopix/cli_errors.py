@@ -202,20 +202,25 @@ def _yaml(parser: ArgumentParser, key: str, rest: str, places: Places) -> Told |
 def _value(parser: ArgumentParser, key: str, rest: str, places: Places) -> Told | None:
     key, rest = _innermost(key, rest)
     wanted = re.findall(r"Expected an? <class '([\w.]+)'>", rest) + re.findall(r"Expected one of ([^\n]+)", rest)
-    given = re.search(r"Given value: (.+)", rest) or re.search(r"Got value: (.+)", rest)
-    if not key or not (wanted or given):
+    choices = [each.strip(" '\"") for listed in re.findall(r"Expected an? typing\.Literal\[(.+?)\]", rest) for each in listed.split(",")]
+    given = next(filter(None, (re.search(rf"{verb} value: (.+?)(?:\. Got value: .*)?$", rest, re.M) for verb in ("Given", "Got"))), None)
+    if not key or not (wanted or choices or given):
         return None
+    where, found = places.where(key, key.rsplit(".", 1)[-1]), given[1] if given else ""
+    if option := re.match(r"NestedArg\(key='([\w.]+)'", found):
+        what = f'{key} has no option "{option[1]}", for no part is chosen there'
+        return Told(what, where, next=f"choose the part first: --{key} CLASS, or the path of its YAML file")
     kinds = ["null" if each == "NoneType" else each for each in dict.fromkeys(wanted)]
+    if choices:
+        return Told(f'{key} cannot be "{found}"', where, expected=", ".join(dict.fromkeys([*choices, *kinds])), near=_near(found, choices))
     noise = re.compile(r"Expected a|Given value|Subtypes|Union|Errors:|Got value")
     others = [line.strip(" -") for line in rest.splitlines() if line.strip() and not noise.search(line)]
-    more = [] if kinds else others[:6]
-    last = key.rsplit(".", 1)[-1]
-    return Told(f"{key} has a value of another type", places.where(key, last), found=given[1] if given else "", expected=" or ".join(kinds), more=more)
+    return Told(f"{key} has a value of another type", where, found=found, expected=" or ".join(kinds), more=[] if kinds else others[:6])
 
 
 def _innermost(key: str, rest: str) -> tuple[str, str]:
     """The option of a part whose value does not fit, in full, and the complaint about it alone; what was given where no single option is named."""
-    nested = list(re.finditer(r'^( *)(?:- )?Parser key "([\w.+]+)":', rest, re.M))
+    nested = list(re.finditer(r'^( *)(?:- )?(?:Type <class .+?> expects a function or a callable class: )?Parser key "([\w.+]+)":', rest, re.M))
     depths = [len(match[1]) for match in nested]
     if not key or not nested or depths != sorted(set(depths)):
         return key, rest

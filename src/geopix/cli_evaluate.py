@@ -44,8 +44,9 @@ def _score_options() -> argparse.ArgumentParser:
     parser.add_argument("--family", nargs="*", default=[], help="score these questions alone: segment, refer, caption, vqa; the result says so")
     parser.add_argument("--output", type=Path, help="folder of the result (default: beside the predictions, with their name)")
     parser.add_argument("--questions", type=Path, help="write every question with its key to this JSONL, and score nothing")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap behind the intervals (default: 1000)")
+    parser.add_argument("--resamples", type=_positive, default=1000, help="of the bootstrap behind the intervals (default: 1000)")
     parser.add_argument("--pictures", type=int, default=20, help="best and worst pictures in the report (default: 20)")
+    parser.add_argument("--java", action="store_true", default=None, help="count METEOR and SPICE, too, where fewer than half of the questions are captions")
     return parser
 
 
@@ -56,8 +57,14 @@ def _compare_options() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=1, help="every so many runs in a row are one model with other seeds: their mean (default: 1)")
     parser.add_argument("--metric", nargs="*", default=[], help="these scores alone, or all that begin so, such as single/")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--resamples", type=_positive, default=1000, help="of the bootstrap (default: 1000)")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
 
 
 def _score(words: list[str]) -> int:
@@ -83,12 +90,14 @@ def _score(words: list[str]) -> int:
         return OK
     if said.predictions is None:
         options.error("give a file of predictions, or --questions FILE to write what is asked")
+    output = said.output or said.predictions.with_suffix("")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"the result needs a folder, but {output} is a file; say --output FOLDER.")
     outcomes = score_predictions(said.predictions, source, PROTOCOLS[said.protocol], said.family)
     title = source.title + (f", {' and '.join(said.family)} alone" if said.family else "")
     about = {"command": " ".join(["geopix", *sys.argv[1:]]), "version": __version__, "predictions": str(said.predictions)}
-    output = said.output or said.predictions.with_suffix("")
     result = Result(said.protocol, title, about, tuple(outcomes), tuple(source.remarks))
-    print(write_result(output, result, source, resamples=said.resamples, pictures=said.pictures))
+    print(write_result(output, result, source, resamples=said.resamples, pictures=said.pictures, java=said.java))
     return OK
 
 

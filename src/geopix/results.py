@@ -94,6 +94,8 @@ class Results(Callback):
                 "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
                 "checkpoint": _checkpoint(trainer),
                 "config_sha256": said["config"],
+                "precision": said["precision"],
+                "device": said["device"],
             }
             result = Result(task.protocol, source.title, about, tuple(outcomes), (*(part if scored != source.count else ()), *source.remarks))
             folder = self._folder(trainer)
@@ -116,6 +118,9 @@ class Results(Callback):
             "checkpoint": state,
             "config": hashlib.sha256(config.encode()).hexdigest(),
             "controls": task.controls,
+            "precision": trainer.precision,
+            "device": trainer.strategy.root_device.type,
+            "torch": version("torch"),
         }
 
 

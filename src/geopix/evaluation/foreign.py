@@ -16,7 +16,7 @@ from geopix.data.source import Source, collate
 from geopix.evaluation.outcome import Outcome, Question, judge, questions
 from geopix.evaluation.protocols import Protocol
 from geopix.rle import decode_rle
-from geopix.types import RLE
+from geopix.types import RLE, SEG
 
 _SHOWN = 8
 
@@ -30,7 +30,11 @@ def benchmark_questions(source: Source, families: Sequence[str] = ()) -> Iterato
     for position in range(source.count or 0):
         sample = source.sample(position, truth=True)
         if sample.dialogues:
-            yield from ((position, each) for each in questions(collate([sample])) if not families or each.task.partition("/")[0] in families)
+            yield from ((position, each) for each in questions(collate([sample])) if _of(each, families))
+
+
+def _of(question: Question, families: Sequence[str]) -> bool:
+    return not families or question.task.partition("/")[0] in families
 
 
 def write_questions(path: Path, source: Source, families: Sequence[str] = ()) -> int:
@@ -51,17 +55,19 @@ def write_questions(path: Path, source: Source, families: Sequence[str] = ()) ->
 def score_predictions(path: Path, source: Source, protocol: Protocol, families: Sequence[str] = ()) -> list[Outcome]:
     """Judge a file of predictions. Each line has ``key``, ``answers`` (one text per turn) or ``answer``, and ``masks`` (COCO RLE at the image's own size).
 
-    Nothing is scored in part: every question must have its line, and each line its question.
+    Nothing is scored in part: every question must have its line, and each line its question. Lines for questions of other families are passed over.
 
     Raises:
         ValueError: naming keys that are missing, unknown or given twice, lines that cannot be read, and masks of another size than their image.
     """
     given = _read(path)
-    asked = {question.key: (position, question) for position, question in benchmark_questions(source, families)}
+    everything = {question.key: (position, question) for position, question in benchmark_questions(source)}
+    asked = {key: each for key, each in everything.items() if _of(each[1], families)}
     if not asked:
         raise ValueError(f"{source.title} asks nothing{f' of {families}' if families else ''}; there is nothing to score.")
-    problems = _keys(path, given, asked)
-    writes = any("[SEG]" in answer for line in given.values() for answer in _answers(line))  # a program that never writes it has no words for its masks
+    problems = _keys(given, asked, everything) + [f"{key}: {fault}" for key, line in given.items() if (fault := _malformed(line))]
+    # a program that never writes it has no words for its masks
+    writes = not problems and any(SEG in answer for line in given.values() for answer in _answers(line))
     outcomes = []
     for key, (position, question) in asked.items() if not problems else ():
         line = given[key]
@@ -88,7 +94,10 @@ def score_predictions(path: Path, source: Source, protocol: Protocol, families: 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] if path.is_file() else []
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] if path.is_file() else []
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); expected one JSON object per line.") from error
     if not lines:
         raise ValueError(f"{path} {'is empty' if path.is_file() else 'does not exist'}; expected one JSON object per line, with key, answers and masks.")
     given: dict[str, Any] = {}
@@ -114,8 +123,18 @@ def _answers(line: Mapping[str, Any]) -> list[str]:
     return list(line.get("answers") or ([line["answer"]] if "answer" in line else []))
 
 
-def _keys(path: Path, given: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    missing, unknown = [key for key in asked if key not in given], [key for key in given if key not in asked]
+def _malformed(line: Mapping[str, Any]) -> str:
+    """What keeps a line from being read; empty where nothing does."""
+    answers, masks = line.get("answers") or [], line.get("masks", line.get("drawn")) or []
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        return f"answers must be a list of texts, one per turn; found {str(answers)[:60]!r}"
+    if not isinstance(line.get("answer", ""), str):
+        return f"answer must be a text; found {str(line['answer'])[:60]!r}"
+    return "" if isinstance(masks, list) else f"masks must be a list of compressed COCO RLE; found {str(masks)[:60]!r}"
+
+
+def _keys(given: Mapping[str, Any], asked: Mapping[str, Any], everything: Mapping[str, Any]) -> list[str]:
+    missing, unknown = [key for key in asked if key not in given], [key for key in given if key not in everything]
     said = [f"{len(missing)} of {len(asked)} questions have no line, such as {missing[:_SHOWN]}"] if missing else []
     return said + ([f"{len(unknown)} lines have a key that no question has, such as {unknown[:_SHOWN]}"] if unknown else [])
 
@@ -124,7 +143,7 @@ def _misfit(mask: object, size: Sequence[int]) -> str:
     """What keeps this from being a compressed RLE of the image's size; empty where nothing does."""
     if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
         return f"a mask that is no compressed COCO RLE: {str(mask)[:60]}"
-    if list(mask.get("size", ())) != list(size):
+    if mask.get("size") != list(size):
         return f"a mask of {mask.get('size')} for an image of {list(size)} (rows, columns)"
     try:
         decode_rle({"size": list(size), "counts": mask["counts"]})

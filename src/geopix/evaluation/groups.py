@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float64
@@ -91,7 +92,7 @@ def tabulate(outcomes: Sequence[Outcome], protocol: Protocol) -> Table:
                     add("answers", _written_scores, _written_sums(outcome), outcome.image)
             _count_confidence(outcome, add)
         elif not protocol.forced:
-            _count_words(outcome, add)
+            _count_words(outcome, protocol, add)
         if not protocol.forced and (outcome.task == "segment/absent" or (outcome.task == "vqa/presence" and normalise(outcome.expected[-1]) == "no")):
             taken = takes_for_granted(outcome.answers[-1], outcome.drew)
             add("false_premise", hallucination_scores, hallucination_sums([taken]), outcome.image)
@@ -132,10 +133,12 @@ def _count_confidence(outcome: Outcome, add: Callable[[str, Score, Tensor, str],
         add("grounded_conversation", _grounded_scores, counted, outcome.image)
 
 
-def _count_words(outcome: Outcome, add: Callable[[str, Score, Tensor, str], None]) -> None:
+def _count_words(outcome: Outcome, protocol: Protocol, add: Callable[[str, Score, Tensor, str], None]) -> None:
     given, expected = outcome.answers[-1], outcome.expected[-1]
     if outcome.family == "vqa":
-        add("vqa", _vqa_scores, vqa_sums([outcome.kind], [given], [expected], VQA_KINDS, WORDS), outcome.image)
+        known = [kind for kind in VQA_KINDS if kind not in protocol.left_out]
+        counted = vqa_sums([outcome.kind], [given], [expected], known, WORDS, left_out=protocol.left_out, read=protocol.read)
+        add("vqa", partial(vqa_scores, known=known), counted, outcome.image)
     elif outcome.family == "refer":
         counted = box_sums([given], [expected])
         add("box", box_scores, counted, outcome.image)
@@ -165,10 +168,6 @@ def _grounded_scores(sums: Float64[Tensor, "... k"]) -> dict[str, Tensor]:
     """Mean IoU, recall and AP50 of sums that stand one behind the other."""
     ap50 = 3
     return {**grounded_scores(sums[..., :-ap50]), **equal_ap50_scores(sums[..., -ap50:])}
-
-
-def _vqa_scores(sums: Float64[Tensor, "... k"]) -> dict[str, Tensor]:
-    return vqa_scores(sums, VQA_KINDS)
 
 
 def _written_sums(outcome: Outcome) -> Float64[Tensor, " k"]:

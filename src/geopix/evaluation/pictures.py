@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -19,8 +19,12 @@ from geopix.rle import decode_rle
 from geopix.types import RLE, Sample
 
 
-def worth(outcome: Outcome) -> float:
-    """How good one answer is, in [0, 1], to put answers in order: mean IoU of its masks (a refusal 1 or 0), of its boxes, ROUGE-L, or right and wrong."""
+def worth(outcome: Outcome, read: Callable[[str], str] = normalise) -> float:
+    """How good one answer is, in [0, 1], to put answers in order: mean IoU of its masks (a refusal 1 or 0), of its boxes, ROUGE-L, or right and wrong.
+
+    Args:
+        read: what is done to short answers before they are compared.
+    """
     if outcome.family == "segment" and not outcome.pairs:
         return float(not outcome.drew)
     if outcome.pairs:
@@ -30,7 +34,7 @@ def worth(outcome: Outcome) -> float:
         return sum(found) / len(found)
     if outcome.family == "caption":
         return rouge_l(outcome.answers[-1], outcome.references or outcome.expected[-1:])
-    return float(normalise(outcome.answers[-1]) == normalise(outcome.expected[-1]))
+    return float(read(outcome.answers[-1]) == read(outcome.expected[-1]))
 
 
 def extremes(outcomes: Sequence[Outcome], num: int) -> tuple[list[Outcome], list[Outcome]]:

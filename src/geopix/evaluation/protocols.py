@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-ProtocolName = Literal["generate", "generate_named", "generate_misnamed", "teacher_forced", "peers/lisa", "peers/rmsin", "peers/segearth"]
+from geopix.metrics.vqa import lower, normalise
+
+ProtocolName = Literal["generate", "generate_named", "generate_misnamed", "teacher_forced", "peers/lisa", "peers/rmsin", "peers/segearth", "peers/geochat"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Protocol:
         empty: IoU of an empty mask against an empty truth.
         strict: whether Pr@X counts masks *above* the threshold, and not those that equal it.
         names: other names that the protocol's papers give to scores.
+        left_out: kinds of questions with short answers that do not count.
+        read: what is done to short answers before they are compared.
     """
 
     says: str
@@ -34,6 +38,8 @@ class Protocol:
     empty: float = 1.0
     strict: bool = True
     names: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    read: Callable[[str], str] = normalise
 
     def counts_as(self, other: Protocol) -> bool:
         """Whether two protocols differ at most in what the memory is told, so that their scores mean the same."""
@@ -69,8 +75,14 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
         forced=True,
         size=1024,
     ),
+    "peers/geochat": Protocol(
+        f"{_FREE}; of questions with short answers those for numbers (count, area) do not count, the others are compared in lower case alone, and the average "
+        "is over questions (vqa/oa)",
+        left_out=("count", "area"),
+        read=lower,
+    ),
 }
 """By name. Sources: the evaluation code of LISA (https://github.com/dvlab-research/LISA), RMSIN (https://github.com/Lsan2401/RMSIN) and SegEarth-R1
-(https://github.com/earth-insights/SegEarth-R1), as docs/evaluation.md tells."""
+(https://github.com/earth-insights/SegEarth-R1), and what GeoChat's paper tells of its own (https://arxiv.org/abs/2311.15826), as docs/evaluation.md tells."""
 
 assert set(PROTOCOLS) == set(get_args(ProtocolName))

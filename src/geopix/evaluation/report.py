@@ -133,7 +133,7 @@ def _parts(outcome: Outcome, rule: Protocol) -> list[Part]:
     if rule.forced:
         return []
     boxes = outcome.family == "refer"
-    return [Part(round(value, 4)) for value in (score_boxes(outcome.answers[-1], outcome.expected[-1]) if boxes else [worth(outcome)])]
+    return [Part(round(value, 4)) for value in (score_boxes(outcome.answers[-1], outcome.expected[-1]) if boxes else [worth(outcome, rule.read)])]
 
 
 def _measure(task: str) -> str:

@@ -128,7 +128,7 @@ def _sweep(said: argparse.Namespace, rest: Sequence[str], program: Sequence[str]
             replace(results / f"{outcome['name']}.json", json.dumps(outcome, indent=1) + "\n")
         elif outcome["state"] == "failed":
             failures.append(outcome)
-        print(f"{outcome['name']}: {_told(outcome)}", flush=True)
+        _say(f"{outcome['name']}: {_told(outcome)}")
     code = _tables(results, said.show, states, failures)
     return code or (OK if all(states[trial.name] in ("finished", "done", "stopped") for trial in wanted) else FAILURES)
 
@@ -283,8 +283,14 @@ def _locally(jobs: Sequence[Job], at_once: int) -> Iterator[dict[str, Any]]:
 def _begun(job: Job, stop: Event) -> dict[str, Any]:
     if stop.is_set():
         return {"name": job.name, "state": "interrupted"}
-    print(f"{job.name}: begins", flush=True)
+    _say(f"{job.name}: begins")
     return run(job, stop)
+
+
+def _say(line: str) -> None:
+    """A line in one piece, whichever other threads print."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _told(outcome: Mapping[str, Any]) -> str:

@@ -129,7 +129,10 @@ def converted(reader: Reader, folder: Path) -> Path:
         FileNotFoundError, ValueError: see :func:`convert`; or the root is no folder.
     """
     if not reader.root.is_dir():
-        raise FileNotFoundError(f"the folder {reader.root} of {reader.about.name} does not exist. Give its place as root of {type(reader).__name__}.")
+        raise FileNotFoundError(
+            f"the folder {reader.root} of {reader.about.name} does not exist. Give its place as root of {type(reader).__name__}; "
+            "the folder that benchmarks find it in is --benchmark_root."
+        )
     digest = hashlib.sha256(repr(sorted(vars(reader).items())).encode())
     for code in (getsourcefile(type(reader)), *sorted(Path(__file__).parent.glob("*.py"))):
         digest.update(Path(str(code)).read_bytes())
