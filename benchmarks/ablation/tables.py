@@ -32,6 +32,7 @@ WORDS_TOO = ("single/giou", "multi/giou", "group/giou", "absent/n_acc", "absent/
 SHOWN: Mapping[str, Sequence[str]] = {
     "memory": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc"),
     "memory_level": ("val/single/giou", "val/multi/giou", "val/group/giou", "val/absent/n_acc"),
+    "memory_again": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc", "absent/t_acc"),
     "memory_both": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc", "absent/t_acc"),
     "unseen": ("class/tennis court/giou", "class/large vehicle/giou", "class/storage tank/giou", "single/giou"),
     "hard": ("single/giou", "size/tiny/giou", "size/small/giou", "size/medium/giou", "multi/giou", "group/giou", "absent/n_acc", "vqa/oa"),
