@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.optim.muon import zeropower_via_newtonschulz
 
 from benchmarks.baselines import hand_in, masks_as_text, specialist
 from benchmarks.baselines.hand_in import asked, line, open_benchmark, write
@@ -45,6 +47,13 @@ def learn(folder: Path, few: Path, *options: object) -> Path:
     return out
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Muon in float32: in bfloat16, as timm has it, a product of matrices takes 50 times as long on a CPU without instructions for it."""
+    monkeypatch.setattr("timm.optim.muon.zeropower_via_newtonschulz", partial(zeropower_via_newtonschulz, dtype=torch.float32))
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.filterwarnings("ignore:(?s).*does not have many workers", "ignore:(?s).*but have no `validation_step`")
 def test_the_specialist_learns_four_scenes_by_heart_and_is_scored(few: Path, tmp_path: Path) -> None:
     out = learn(tmp_path, few, "--steps", 30)
@@ -58,6 +67,7 @@ def test_the_specialist_learns_four_scenes_by_heart_and_is_scored(few: Path, tmp
     assert scored(refused, few)["absent/t_acc"] == 0
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.filterwarnings("ignore:(?s).*does not have many workers", "ignore:(?s).*but have no `validation_step`")
 def test_the_specialist_follows_from_its_seed(few: Path, tmp_path: Path) -> None:
     weights = {}
