@@ -17,22 +17,25 @@ from pathlib import Path
 from statistics import median
 
 from PIL import Image
-from playwright.sync_api import Browser, Request, sync_playwright
-
-
-def _stop(request: Request) -> None:
-    if not request.url.startswith(("file:", "data:")):
-        raise ValueError(f"the page asks for {request.url}; a report needs no network.")
+from playwright.sync_api import Browser, sync_playwright
 
 
 def seconds(browser: Browser, page: Path) -> float:
-    """Until the page has loaded and its script has made the first rows."""
+    """Until the page has loaded and its script has made the first rows.
+
+    Raises:
+        ValueError: when the page asks for anything but itself.
+    """
+    asked: list[str] = []
     with browser.new_page() as tab:
-        tab.on("request", _stop)
+        tab.on("request", lambda request: asked.append(request.url))
         start = time.perf_counter()
         tab.goto(page.resolve().as_uri(), wait_until="load")
         tab.wait_for_selector("tbody tr, p")
-        return time.perf_counter() - start
+        taken = time.perf_counter() - start
+    if strange := [url for url in asked if not url.startswith(("file:", "data:"))]:
+        raise ValueError(f"{page} asks for {strange[0]}; a report needs no network.")
+    return taken
 
 
 def draw(browser: Browser, page: Path, picture: Path, height: int) -> None:

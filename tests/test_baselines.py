@@ -49,7 +49,7 @@ def learn(folder: Path, few: Path, *options: object) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Muon in float32: in bfloat16, as timm has it, a product of matrices takes 50 times as long on a CPU without instructions for it."""
+    """Muon in float32: in bfloat16, as timm has it, it takes many times as long on a CPU without instructions for it (benchmarks/muon_precision.py)."""
     monkeypatch.setattr("timm.optim.muon.zeropower_via_newtonschulz", partial(zeropower_via_newtonschulz, dtype=torch.float32))
 
 
