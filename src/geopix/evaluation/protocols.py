@@ -76,8 +76,8 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
         size=1024,
     ),
     "peers/geochat": Protocol(
-        f"{_FREE}; of questions with short answers those for numbers (count, area) do not count, the others are compared in lower case alone, and the average "
-        "is over questions (vqa/oa)",
+        f"{_FREE}; empty against empty is 1; Pr@X is IoU > X; of questions with short answers those for numbers (count, area) do not count, the others are "
+        "compared in lower case alone, and the average is over questions (vqa/oa)",
         left_out=("count", "area"),
         read=lower,
     ),
